@@ -1,0 +1,40 @@
+"""How every command fails: one clear line for bad input, a traceback only with --debug."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong. The message is one line: the file, the value, what was expected."""
+
+
+def run_command(main: Callable[[Sequence[str]], int | None], arguments: Sequence[str] | None = None) -> int:
+    """Runs `main(arguments)` and returns its exit code; 2 for bad input, 130 for Ctrl-C.
+
+    `--debug` may stand anywhere on the command line and lets exceptions through. InputError and OSError (no
+    permission, no space, no such file) become one line on stderr.
+    """
+    debug_option = argparse.ArgumentParser(add_help=False)
+    debug_option.add_argument("--debug", action="store_true")
+    options, rest = debug_option.parse_known_args(sys.argv[1:] if arguments is None else list(arguments))
+    try:
+        return main(rest) or 0
+    except (InputError, OSError) as error:
+        if options.debug:
+            raise
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        if options.debug:
+            raise
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an exception as a single line; for an OSError the path and what the system said."""
+    if isinstance(error, OSError) and error.strerror:
+        path = error.filename2 or error.filename
+        return f"{path}: {error.strerror}" if path else error.strerror
+    return " ".join(str(error).split()) or type(error).__name__

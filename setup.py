@@ -1,0 +1,28 @@
+"""Installs the packages scannet_css and baselines; the commands are run from the repository's root."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="scannet-css",
+    version="0.1.0",
+    description="Continual semantic segmentation on ScanNet: one protocol, every method, one table",
+    license="MIT",
+    python_requires=">=3.10",
+    packages=find_packages(include=["scannet_css", "scannet_css.*", "baselines", "baselines.*"]),
+    package_data={"scannet_css": ["protocols/**/*.json", "scenes/data/*"]},
+    install_requires=[
+        "torch>=2.6",
+        "numpy>=1.26",
+        "scipy>=1.11",
+        "pandas>=2.0",
+        "plyfile>=1.0.3",
+        "safetensors>=0.4.3",
+        "tqdm>=4.64",
+        "pillow>=10.0",
+    ],
+    extras_require={
+        "minkowski": ["MinkowskiEngine"],  # no wheels: only for those who build it themselves
+        "view": ["open3d"],
+        "dev": ["pytest>=7.4", "ruff>=0.6"],
+    },
+)
