@@ -11,8 +11,8 @@ from typing import Any
 def write_atomic(path: str | Path, content: bytes | str) -> None:
     """Writes `content` (text as UTF-8) so that `path` holds either the old or the whole new content.
 
-    A temporary file in the same folder is written, synced and renamed; folders are made as needed. Raises OSError
-    (with the path) if that is not possible; nothing is left behind then.
+    A temporary file in the same folder is written, synced and renamed; folders are made as needed. Raises
+    OSError (with the path) if that is not possible; nothing is left behind then.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,15 +48,10 @@ def write_json(path: str | Path, value: Any) -> None:
 
 def digest_file(path: str | Path) -> str:
     """sha256 of a file's bytes, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(file)
-
-
-def _sha256(file) -> str:
-    # Python 3.10 has no hashlib.file_digest
     state = hashlib.sha256()
-    while block := file.read(1 << 20):
-        state.update(block)
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            state.update(block)
     return state.hexdigest()
 
 

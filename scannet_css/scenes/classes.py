@@ -1,7 +1,7 @@
 """The 20 classes of the ScanNet benchmark: names, NYU40 ids and the official colours.
 
-A dataset label is the position in CLASSES (0..19); IGNORE (255) marks vertices that are not scored. Facts from
-ScanNet's benchmark scripts. Always map by NYU40 id, never by NYU40 name: the id 24 is spelt two ways in the wild.
+A dataset label is the position in CLASSES (0..19); IGNORE (255) marks vertices that are not scored. Facts
+from ScanNet's benchmark scripts. Always map by NYU40 id, never by NYU40 name: id 24 is spelt two ways.
 """
 
 IGNORE = 255

@@ -1,0 +1,91 @@
+"""The losses of continual segmentation as pure functions of logits (N, C) and labels (N,).
+
+Channel 0 is background, label 255 is ignored, K is the number of the teacher's channels and C >= K the
+student's. Everything is computed in float32 (float64 stays) also under autocast, returns a scalar, and is
+zero with a zero gradient when there is nothing to average over. No function carries a method's outer weight.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+IGNORE = 255
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def _mean_over_labelled(per_point: Tensor, labels: Tensor) -> Tensor:
+    labelled = labels != IGNORE
+    return (per_point * labelled).sum() / labelled.sum().clamp(min=1)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy, mean over labelled points. logits (N, C), labels (N,) int64 in [0, C) or 255."""
+    per_point = F.cross_entropy(_wide(logits), labels, ignore_index=IGNORE, reduction="none")
+    return _mean_over_labelled(per_point, labels)
+
+
+def unbiased_cross_entropy(logits: Tensor, labels: Tensor, old_channels: int) -> Tensor:
+    """MiB's unbiased cross-entropy (Cermelli et al., CVPR 2020, eq. 5-6), mean over labelled points.
+
+    The probability of background is the sum over the `old_channels` = K channels (background and old
+    classes); a label below K counts as background. logits (N, C), labels (N,).
+    """
+    logits = _wide(logits)
+    log_normaliser = logits.logsumexp(1)
+    log_background = logits[:, :old_channels].logsumexp(1) - log_normaliser
+    is_new = (labels >= old_channels) & (labels != IGNORE)
+    target = torch.where(is_new, labels, 0)
+    log_target = logits.gather(1, target[:, None]).squeeze(1) - log_normaliser
+    return _mean_over_labelled(-torch.where(is_new, log_target, log_background), labels)
+
+
+def distillation(new_logits: Tensor, old_logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Plain distillation (LwF; Li and Hoiem, 2016): cross-entropy of softened outputs over the old channels.
+
+    The student's logits (N, C) are cut to the teacher's K channels (N, K) before the softmax. Mean over all
+    points and over the K channels, times temperature squared (Hinton et al., 2015) so that gradients keep
+    their scale.
+    """
+    channels = old_logits.shape[1]
+    target = (_wide(old_logits) / temperature).softmax(1)
+    log_probability = (_wide(new_logits)[:, :channels] / temperature).log_softmax(1)
+    return -(target * log_probability).sum() * temperature**2 / max(target.numel(), 1)
+
+
+def unbiased_distillation(new_logits: Tensor, old_logits: Tensor) -> Tensor:
+    """MiB's unbiased distillation (Cermelli et al., CVPR 2020, eq. 7-9), mean over all points and the K
+    channels.
+
+    The student's new channels are added to its background before it is compared with the teacher.
+    """
+    channels = old_logits.shape[1]
+    new_logits = _wide(new_logits)
+    log_normaliser = new_logits.logsumexp(1, keepdim=True)
+    with_background = torch.cat([new_logits[:, :1], new_logits[:, channels:]], 1).logsumexp(1, keepdim=True)
+    log_probability = torch.cat([with_background, new_logits[:, 1:channels]], 1) - log_normaliser
+    target = _wide(old_logits).softmax(1)
+    return -(target * log_probability).sum() / max(target.numel(), 1)
+
+
+def label_guided_distillation(
+    new_logits: Tensor, old_logits: Tensor, labels: Tensor, background_weight: float, novel_weight: float
+) -> Tensor:
+    """Label-guided distillation (LGKD; Yang et al., ICCV 2023, eq. 4-7), mean over labelled points.
+
+    The teacher's distribution is expanded with zeros to the student's C channels. At a point labelled with
+    a new class y >= K the teacher's background probability is transplanted to y; elsewhere (background or
+    an old class) it stays. The two kinds of points weigh `novel_weight` and `background_weight`. new_logits
+    (N, C), old_logits (N, K), labels (N,): the ground truth the step shows, never pseudo-labels.
+    """
+    channels = old_logits.shape[1]
+    target = _wide(old_logits).softmax(1)
+    log_probability = _wide(new_logits).log_softmax(1)
+    is_new = (labels >= channels) & (labels != IGNORE)
+    home_of_background = torch.where(is_new, labels, 0)
+    old_classes = (target[:, 1:] * log_probability[:, 1:channels]).sum(1)
+    background = target[:, 0] * log_probability.gather(1, home_of_background[:, None]).squeeze(1)
+    weight = torch.where(is_new, float(novel_weight), float(background_weight)).to(target.dtype)
+    return _mean_over_labelled(-weight * (old_classes + background), labels)
