@@ -1,0 +1,256 @@
+"""A class-incremental setting: which classes arrive when, and what a step's training labels show.
+
+A protocol is one JSON file (docs/protocols.md). Channel 0 of a network is the background; the classes follow in the
+order in which they arrive, so channels keep their number for ever. Label 255 is never scored.
+"""
+
+import difflib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from scannet_css.errors import InputError
+from scannet_css.files import digest
+
+if TYPE_CHECKING:
+    from scannet_css.scenes import Manifest, SceneEntry
+
+BACKGROUND = 0
+IGNORE = 255
+REGIMES = ("overlapped", "disjoint", "sequential")
+UNANNOTATED = ("ignore", "background")
+FIELDS = ("name", "version", "description", "steps", "background", "regime", "unannotated")
+SHIPPED = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A checked protocol. `step` counts from 0 (base training); an unknown step raises IndexError.
+
+    steps: class names of each step; background: dataset classes that are true background; regime: which scenes and
+    labels a step sees; unannotated: whether points without annotation are ignored or trained as background.
+    Raises InputError if a class occurs twice, a step is empty or a word is unknown.
+    """
+
+    name: str
+    version: int
+    description: str
+    steps: tuple[tuple[str, ...], ...]
+    background: tuple[str, ...] = ()
+    regime: str = "overlapped"
+    unannotated: str = "ignore"
+    hash: str = field(init=False)
+
+    def __post_init__(self):
+        self._check()
+        meaning = {
+            "version": self.version,
+            "steps": self.steps,
+            "background": sorted(self.background),
+            "regime": self.regime,
+            "unannotated": self.unannotated,
+        }
+        object.__setattr__(self, "hash", digest(meaning))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """All classes that are learnt, in the order in which they arrive."""
+        return tuple(name for step in self.steps for name in step)
+
+    def seen(self, step: int) -> tuple[str, ...]:
+        """The classes of all steps up to and including `step`, in order: channels 1, 2, ..."""
+        if not 0 <= step < len(self.steps):
+            raise IndexError(f"protocol {self.name} has steps 0 to {len(self.steps) - 1}, not {step}")
+        return tuple(name for names in self.steps[: step + 1] for name in names)
+
+    def channels(self, step: int) -> int:
+        """Outputs of the network at `step`: the background and every class seen."""
+        return 1 + len(self.seen(step))
+
+    def channel_names(self, step: int) -> tuple[str, ...]:
+        """The name of each channel at `step`, "background" first."""
+        return ("background", *self.seen(step))
+
+    def new_channels(self, step: int) -> range:
+        """The channels that `step` adds."""
+        return range(self.channels(step) - len(self.steps[step]), self.channels(step))
+
+    def training_table(self, step: int, dataset_classes: Sequence[str]) -> torch.Tensor:
+        """Dataset label -> the channel shown while training `step`: (256,) int64.
+
+        Classes of the step have their channel; old ones too in the sequential regime. All others are background.
+        255 stays ignored, or is background if the protocol says so.
+        """
+        first = 1 if self.regime == "sequential" else self.new_channels(step).start
+        shown = {name: c for c, name in enumerate(self.channel_names(step)) if c >= first}
+        return self._table(shown, dataset_classes, IGNORE if self.unannotated == "ignore" else BACKGROUND)
+
+    def evaluation_table(self, step: int, dataset_classes: Sequence[str]) -> torch.Tensor:
+        """Dataset label -> the channel scored after `step`: (256,) int64.
+
+        Every class seen has its channel, future classes are background, 255 stays ignored.
+        """
+        shown = {name: 1 + c for c, name in enumerate(self.seen(step))}
+        return self._table(shown, dataset_classes, IGNORE)
+
+    def predicts_background(self, step: int) -> bool:
+        """Whether background is a possible answer after `step`.
+
+        Not so once every class is known and nothing is truly background: no point is then left that background would
+        be right for, and the channel is dropped as in 3DPC-CISS (CVPR 2023).
+        """
+        true_background = bool(self.background) or self.unannotated == "background"
+        return true_background or len(self.seen(step)) < len(self.classes)
+
+    def scenes(self, step: int, manifest: "Manifest", split: str = "train") -> "list[SceneEntry]":
+        """The scenes of `split` that `step` trains on, sorted by name.
+
+        Overlapped and sequential: every scene with a point of the step's classes; disjoint: of these, the ones without
+        a point of a future class. Raises InputError if there is none.
+        """
+        self.check_dataset(manifest.classes)
+        label = {name: c for c, name in enumerate(manifest.classes)}
+        current = [label[name] for name in self.steps[step]]
+        hidden = (
+            [label[n] for n in self.classes if n not in self.seen(step)] if self.regime == "disjoint" else []
+        )
+        chosen = [
+            entry
+            for entry in manifest.split(split)
+            if any(entry.class_counts[c] for c in current) and not any(entry.class_counts[c] for c in hidden)
+        ]
+        if not chosen:
+            raise InputError(
+                f"{manifest.folder}: no {split} scene for step {step} of protocol {self.name}; expected one with a point "
+                f"of {', '.join(self.steps[step])}" + (" and none of a later class" if hidden else "")
+            )
+        return chosen
+
+    def check_dataset(self, dataset_classes: Iterable[str]) -> None:
+        """Raises InputError unless steps and background together are exactly the classes of the data set."""
+        dataset_classes = tuple(dataset_classes)
+        mine = (*self.classes, *self.background)
+        for name in mine:
+            if name not in dataset_classes:
+                raise InputError(
+                    f"protocol {self.name}: class {name!r} is not in the data set{did_you_mean(name, dataset_classes)}; "
+                    f"expected among {', '.join(dataset_classes)}"
+                )
+        left_out = [name for name in dataset_classes if name not in mine]
+        if left_out:
+            raise InputError(
+                f"protocol {self.name}: class {left_out[0]!r} of the data set is in no step; expected every class in one "
+                "step or in background"
+            )
+
+    def offline(self) -> "Protocol":
+        """The same classes and background in one step: joint training, the upper bound of this protocol."""
+        return Protocol(
+            name=f"{self.name}-offline",
+            version=self.version,
+            description=f"All classes of {self.name} in a single step.",
+            steps=(self.classes,),
+            background=self.background,
+            regime=self.regime,
+            unannotated=self.unannotated,
+        )
+
+    def _table(self, shown: dict[str, int], dataset_classes: Sequence[str], unannotated: int) -> torch.Tensor:
+        self.check_dataset(dataset_classes)
+        table = torch.full((256,), unannotated, dtype=torch.int64)
+        table[: len(dataset_classes)] = torch.tensor(
+            [shown.get(name, BACKGROUND) for name in dataset_classes]
+        )
+        return table
+
+    def _check(self) -> None:
+        where = f"protocol {self.name}"
+        if not self.steps:
+            raise InputError(f"{where}: steps is empty; expected at least one list of classes")
+        for step, names in enumerate(self.steps):
+            if not names:
+                raise InputError(f"{where}: step {step} is empty; expected at least one class")
+        names = [*self.classes, *self.background]
+        doubled = [name for position, name in enumerate(names) if name in names[:position]]
+        if doubled:
+            raise InputError(f"{where}: class {doubled[0]!r} occurs twice; expected every class in one place")
+        if len(names) >= IGNORE:
+            raise InputError(f"{where}: {len(names)} classes; expected fewer than {IGNORE}")
+        for key, words in (("regime", REGIMES), ("unannotated", UNANNOTATED)):
+            value = getattr(self, key)
+            if value not in words:
+                raise InputError(
+                    f"{where}: {key} is {value!r}{did_you_mean(value, words)}; expected {' or '.join(words)}"
+                )
+
+
+def load_protocol(name: str | Path) -> Protocol:
+    """The protocol of this name ("scannet/lgkd-14-5", "offline") or of a JSON file ("path/to/own.json").
+
+    Raises InputError for an unknown name, an unreadable file and whatever Protocol refuses.
+    """
+    if str(name).endswith(".json"):
+        return _read(Path(name))
+    shipped = protocol_names()
+    matches = [s for s in shipped if s == str(name)] or [s for s in shipped if s.split("/")[-1] == str(name)]
+    if len(matches) != 1:
+        raise InputError(
+            f"protocol {str(name)!r} is not known{did_you_mean(str(name), shipped)}; expected {', '.join(shipped)} "
+            "or a path that ends in .json"
+        )
+    return _read(SHIPPED / f"{matches[0]}.json")
+
+
+def protocol_names() -> tuple[str, ...]:
+    """The names of the protocols that come with the package, sorted."""
+    return tuple(sorted(str(path.relative_to(SHIPPED).with_suffix("")) for path in SHIPPED.glob("*/*.json")))
+
+
+def did_you_mean(word: str, words: Iterable[str]) -> str:
+    """' (did you mean ...?)' with the nearest of `words`, or nothing."""
+    words = list(words)
+    near = difflib.get_close_matches(word, words, n=1) or [w for w in words if w.split("/")[-1] == word][:1]
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _read(path: Path) -> Protocol:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such protocol file") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not a JSON file ({error})") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a JSON object with the fields {', '.join(FIELDS)}")
+    for key in content:
+        if key not in FIELDS:
+            raise InputError(
+                f"{path}: unknown field {key!r}{did_you_mean(key, FIELDS)}; expected {', '.join(FIELDS)}"
+            )
+    for key in FIELDS:
+        if key not in content:
+            raise InputError(f"{path}: field {key!r} is missing")
+    for key in ("name", "description", "regime", "unannotated"):
+        if not isinstance(content[key], str) or not content[key]:
+            raise InputError(f"{path}: {key} is {content[key]!r}; expected a text")
+    if type(content["version"]) is not int or content["version"] < 1:
+        raise InputError(f"{path}: version is {content['version']!r}; expected a whole number from 1")
+    if not isinstance(content["steps"], list) or not all(_are_names(names) for names in content["steps"]):
+        raise InputError(f"{path}: expected steps as a list of lists of class names")
+    if not _are_names(content["background"]):
+        raise InputError(f"{path}: expected background as a list of class names")
+    return Protocol(
+        **{
+            **content,
+            "steps": tuple(tuple(names) for names in content["steps"]),
+            "background": tuple(content["background"]),
+        }
+    )
+
+
+def _are_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) and name for name in value)
