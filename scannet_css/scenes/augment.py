@@ -54,8 +54,8 @@ def translate(points: Tensor, generator: Generator, distance: float = 1.0) -> Te
 
 
 def elastic(points: Tensor, generator: Generator, granularity: float, magnitude: float) -> Tensor:
-    """Smooth random displacement: noise on a grid of `granularity` metres, blurred, times `magnitude`
-    metres.""" low = points.amin(0)
+    """Smooth random displacement: blurred noise on a grid of `granularity` metres, `magnitude` in metres."""
+    low = points.amin(0)
     cells = ((points.amax(0) - low) / granularity).ceil().long() + 3
     noise = torch.randn(3, *cells.tolist(), generator=generator, device=generator.device).to(points)
     for _ in range(2):
