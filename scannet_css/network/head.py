@@ -1,0 +1,48 @@
+"""The classifier grows by the classes of a step."""
+
+import math
+
+import torch
+from torch import nn
+
+from scannet_css.errors import InputError
+
+STARTS = ("background", "plain")
+
+
+@torch.no_grad()
+def grow(network: nn.Module, new_classes: int, start: str = "background") -> None:
+    """Appends `new_classes` channels to `network.final`; the old channels keep their place.
+
+    start "background": the new classes share the background's weight, and its probability in equal parts, so that
+    every old class keeps the probability it had: bias b - log(new_classes + 1) for the background and each new class
+    (Cermelli et al., Modeling the Background for Incremental Learning in Semantic Segmentation, CVPR 2020, section
+    3.3). "plain": the new channels start as those of a fresh classifier, bias 0, and the old ones are untouched.
+    `network.final.kernel` and `.bias` become new Parameters: build the optimiser afterwards. Raises InputError.
+    """
+    if new_classes < 1:
+        raise InputError(f"new_classes {new_classes}: a classifier grows by at least 1 class")
+    if start not in STARTS:
+        raise InputError(f"start '{start}' of new classes is unknown; expected one of {', '.join(STARTS)}")
+    classifier = network.final
+    kernel, bias = classifier.kernel, classifier.bias
+    if start == "background":
+        new_kernel = kernel[:, :1].expand(-1, new_classes)
+        old_bias = bias.clone()
+        old_bias[:, 0] -= math.log(new_classes + 1)
+        new_bias = old_bias[:, :1].expand(-1, new_classes)
+    else:
+        new_kernel = start_classifier(kernel.new_empty(kernel.shape[0], new_classes))
+        old_bias, new_bias = bias, bias.new_zeros(1, new_classes)
+    classifier.kernel = _like(kernel, torch.cat([kernel, new_kernel], dim=1))
+    classifier.bias = _like(bias, torch.cat([old_bias, new_bias], dim=1))
+    classifier.out_channels += new_classes
+
+
+def _like(old: nn.Parameter, values: torch.Tensor) -> nn.Parameter:
+    return nn.Parameter(values, requires_grad=old.requires_grad)
+
+
+def start_classifier(kernel: torch.Tensor) -> torch.Tensor:
+    """Fills kernel (F, C) with a fresh classifier's weights, N(0, 2 / F), whatever C is."""
+    return kernel.normal_(0, math.sqrt(2 / kernel.shape[0]))
