@@ -1,0 +1,250 @@
+"""The record: the one JSON file a run leaves behind, from which every reported number is recomputed.
+
+The dataclasses are the schema, format 1; schema.py reads them strictly. A joint run holds a single step
+with all classes, while `protocol.steps` still lists the original steps.
+"""
+
+import platform
+import re
+import subprocess
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+
+import scannet_css
+from scannet_css.errors import InputError
+from scannet_css.files import digest, write_json
+from scannet_css.learning.metrics import summarise
+from scannet_css.results.schema import as_text, parse, read, require
+
+FORMAT = 1
+LONGEST_FILE = 64 * 2**20
+_HASH = re.compile(r"[0-9a-f]{8,64}")
+
+Scalar = bool | int | float | str | None
+Setting = Scalar | list[Scalar]
+
+
+@dataclass
+class MethodRecord:
+    name: str
+    settings: dict[str, Setting]
+
+
+@dataclass
+class ProtocolRecord:
+    name: str
+    version: int | str
+    hash: str
+    steps: list[list[str]]
+    background: list[str]
+    regime: str
+    unannotated: str
+
+
+@dataclass
+class DataRecord:
+    dataset: str
+    manifest_hash: str
+    voxel_size: float  # metres
+    train_scenes: int
+    validation_scenes: int
+
+
+@dataclass
+class NetworkRecord:
+    name: str
+    parameters: int
+
+
+@dataclass
+class Confusion:
+    """(C, C) counts, rows ground truth, columns prediction: at raw vertices and at voxels."""
+
+    vertices: list[list[int]]
+    voxels: list[list[int]]
+
+
+@dataclass
+class StepRecord:
+    classes: list[str]  # channel names, "background" first
+    confusion: Confusion
+    scenes: int  # trained on
+    epochs: int
+    iterations: int
+    seconds: float
+    peak_memory_bytes: int | None  # None where the device does not tell
+
+
+@dataclass
+class EnvironmentRecord:
+    package: str
+    torch: str
+    numpy: str
+    python: str
+    platform: str
+    device: str
+    threads: int
+    commit: str | None
+    dirty: bool | None
+
+
+@dataclass
+class Record:
+    format: int
+    method: MethodRecord
+    protocol: ProtocolRecord
+    data: DataRecord
+    network: NetworkRecord
+    recipe: dict[str, Setting]
+    seed: int
+    steps: list[StepRecord]
+    environment: EnvironmentRecord
+    created: str  # UTC, 2026-11-22T18:00:00Z
+
+    @classmethod
+    def from_json(cls, value: Any) -> "Record":
+        """The record in a parsed JSON value. Raises InputError naming field, value and rule."""
+        record = read(cls, value, "")
+        _check(record)
+        return record
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @property
+    def hash(self) -> str:
+        """sha256 of the content; when it was written does not matter."""
+        return digest({name: value for name, value in self.to_json().items() if name != "created"})
+
+    @property
+    def is_joint(self) -> bool:
+        """Trained on all classes at once although the protocol has several steps."""
+        return len(self.steps) == 1 and len(self.protocol.steps) > 1
+
+    def metrics(self, level: str = "vertices") -> dict[str, float | None]:
+        """Every reported number, recomputed from the confusion matrices at "vertices" or "voxels"."""
+        confusions = [getattr(step.confusion, level) for step in self.steps]
+        return summarise(confusions, base_classes=len(self.protocol.steps[0]))
+
+
+def save_record(record: Record, path: str | Path) -> None:
+    """Checks and writes a record atomically. Raises InputError (file, field, value, rule) and OSError."""
+    value = record.to_json()
+    _checked(path, value)
+    write_json(path, value)
+
+
+def load_record(path: str | Path) -> Record:
+    """Reads and checks a record. Raises InputError (file, field, value, rule) and OSError."""
+    size = Path(path).stat().st_size
+    if size > LONGEST_FILE:
+        raise InputError(f"{path}: {size} bytes, expected a record of at most {LONGEST_FILE}")
+    return _checked(path, Path(path).read_bytes())
+
+
+def _checked(path: str | Path, value: Any) -> Record:
+    try:
+        return Record.from_json(parse(value) if isinstance(value, bytes) else value)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
+    """What the run ran on, the record's `environment`; commit and dirty are None outside a git checkout."""
+    device = torch.device(device)
+    checkout = Path(scannet_css.__file__).parents[1]
+    commit = _git(checkout, "rev-parse", "HEAD") if (checkout / ".git").exists() else None
+    return {
+        "package": scannet_css.__version__,
+        "torch": str(torch.__version__),
+        "numpy": numpy.__version__,
+        "python": platform.python_version(),
+        "platform": as_text(platform.platform()),
+        "device": as_text(torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()),
+        "threads": torch.get_num_threads(),
+        "commit": commit,
+        "dirty": bool(_git(checkout, "status", "--porcelain")) if commit else None,
+    }
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(folder), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else []
+    return names[0] if names else platform.processor() or platform.machine() or "cpu"
+
+
+def _check(record: Record) -> None:
+    """The rules that go beyond types."""
+    require(record.format == FORMAT, "format", record.format, f"expected {FORMAT}")
+    for field, value in (
+        ("data.manifest_hash", record.data.manifest_hash),
+        ("protocol.hash", record.protocol.hash),
+        ("environment.commit", record.environment.commit),
+    ):
+        require(
+            value is None or bool(_HASH.fullmatch(value)), field, value, "expected 8 to 64 hexadecimal digits"
+        )
+    for field, value, least in (
+        ("data.train_scenes", record.data.train_scenes, 1),
+        ("data.validation_scenes", record.data.validation_scenes, 1),
+        ("network.parameters", record.network.parameters, 1),
+        ("environment.threads", record.environment.threads, 1),
+        ("seed", record.seed, 0),
+    ):
+        require(value >= least, field, value, f"expected at least {least}")
+    require(record.data.voxel_size > 0, "data.voxel_size", record.data.voxel_size, "expected metres above 0")
+    require(_is_time(record.created), "created", record.created, "expected UTC time as 2026-11-22T18:00:00Z")
+    _check_protocol(record.protocol.steps)
+    _check_steps(record)
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").strftime("%Y-%m-%dT%H:%M:%SZ") == text
+    except ValueError:
+        return False
+
+
+def _check_protocol(steps: list[list[str]]) -> None:
+    require(bool(steps), "protocol.steps", steps, "expected at least one step")
+    for index, names in enumerate(steps):
+        require(bool(names), f"protocol.steps[{index}]", names, "expected at least one class")
+    names = ["background", *sum(steps, [])]
+    require(
+        len(set(names)) == len(names), "protocol.steps", names[1:], "expected every class once, no background"
+    )
+
+
+def _check_steps(record: Record) -> None:
+    protocol, count = record.protocol.steps, len(record.steps)
+    require(count in (1, len(protocol)), "steps", f"{count} steps", f"expected {len(protocol)}, or 1 (joint)")
+    for index, step in enumerate(record.steps):
+        field = f"steps[{index}]"
+        expected = ["background", *sum(protocol if record.is_joint else protocol[: index + 1], [])]
+        require(step.classes == expected, f"{field}.classes", step.classes, f"expected {', '.join(expected)}")
+        _check_confusion(step.confusion.vertices, len(expected), f"{field}.confusion.vertices")
+        _check_confusion(step.confusion.voxels, len(expected), f"{field}.confusion.voxels")
+        for name in ("scenes", "epochs", "iterations", "seconds", "peak_memory_bytes"):
+            value = getattr(step, name)
+            require(value is None or value >= 0, f"{field}.{name}", value, "expected at least 0")
+
+
+def _check_confusion(matrix: list[list[int]], channels: int, field: str) -> None:
+    rows = [len(row) for row in matrix]
+    require(rows == [channels] * channels, field, f"rows of {rows}", f"expected {channels} x {channels}")
+    least, points = min(map(min, matrix)), sum(map(sum, matrix))
+    require(least >= 0, field, least, "expected counts of at least 0")
+    require(points < 2**53, field, points, "expected fewer points than 2**53")
