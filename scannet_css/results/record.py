@@ -38,7 +38,7 @@ class MethodRecord:
 @dataclass
 class ProtocolRecord:
     name: str
-    version: int | str
+    version: int
     hash: str
     steps: list[list[str]]
     background: list[str]
@@ -134,9 +134,7 @@ class Record:
 
 def save_record(record: Record, path: str | Path) -> None:
     """Checks and writes a record atomically. Raises InputError (file, field, value, rule) and OSError."""
-    value = record.to_json()
-    _checked(path, value)
-    write_json(path, value)
+    write_json(path, _checked(path, record.to_json()).to_json())
 
 
 def load_record(path: str | Path) -> Record:

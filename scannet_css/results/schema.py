@@ -53,7 +53,7 @@ def parse(content: bytes) -> Any:
 
 
 def read(kind: Any, value: Any, field: str) -> Any:
-    """`value` as `kind`: a dataclass, list[...], dict[str, ...], a union, or one of JSON's own types.
+    """`value` as `kind`: a dataclass, list[...] (a tuple too), dict[str, ...], a union, or JSON's own types.
 
     `field` names the place in messages ("" at the top). Raises InputError for a missing, unknown or
     ill-typed field.
@@ -62,7 +62,7 @@ def read(kind: Any, value: Any, field: str) -> Any:
     if is_dataclass(kind):
         return _read_dataclass(kind, value, field)
     if origin is list:
-        require(isinstance(value, list), field, value, "expected a list")
+        require(isinstance(value, (list, tuple)), field, value, "expected a list")
         return [read(inner[0], item, f"{field}[{index}]") for index, item in enumerate(value)]
     if origin is dict:
         require(isinstance(value, dict), field, value, "expected an object")
@@ -97,7 +97,9 @@ def _read_dataclass(kind: type, value: Any, field: str) -> Any:
 def _fits(kind: Any, value: Any) -> bool:
     if kind is float:
         return type(value) in (int, float)
-    return type(value) is (get_origin(kind) or kind)  # exact: true and false are no integers
+    if get_origin(kind) is list:
+        return type(value) in (list, tuple)
+    return type(value) is kind  # exact: true and false are no integers
 
 
 def _described(kind: Any) -> str:

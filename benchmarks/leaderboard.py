@@ -1,0 +1,57 @@
+"""Renders records to a leaderboard: CSV, Markdown and a page for the browser.
+
+    python benchmarks/leaderboard.py                       # runs/ and benchmarks/records/ -> results/
+    python benchmarks/leaderboard.py runs/mine --out mine
+
+In a folder, every record.json at any depth and every *.json directly in it is read. A broken record is
+reported in one line and the others are rendered; the exit code is then 1.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from scannet_css.errors import InputError, run_command
+from scannet_css.results.leaderboard import (
+    SHORT_TABLE,
+    build_sections,
+    read_records,
+    render_markdown,
+    write_leaderboard,
+)
+from scannet_css.results.report import write_page
+
+DEFAULT_PATHS = (Path("runs"), Path("benchmarks/records"))
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        description="Render records to leaderboard.csv, leaderboard.md and index.html."
+    )
+    parser.add_argument(
+        "paths", nargs="*", type=Path, metavar="PATH", help="default: runs and benchmarks/records"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("results"), help="folder to write to (default: results)"
+    )
+    options = parser.parse_args(arguments)
+    paths = options.paths or [path for path in DEFAULT_PATHS if path.exists()]
+    records, problems = read_records(paths)
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    if not records:
+        where = ", ".join(map(str, options.paths or DEFAULT_PATHS))
+        raise InputError(
+            f"{where}: no records found, expected record.json of a run (benchmarks/run.py writes one)"
+        )
+    sections = build_sections(records)
+    write_leaderboard(sections, options.out)
+    write_page(sections, options.out)
+    print(render_markdown(sections, SHORT_TABLE))
+    print(f"wrote {options.out / 'leaderboard.csv'}, leaderboard.md and index.html")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
