@@ -1,7 +1,7 @@
 """A class-incremental setting: which classes arrive when, and what a step's training labels show.
 
-A protocol is one JSON file (docs/protocols.md). Channel 0 of a network is the background; the classes follow in the
-order in which they arrive, so channels keep their number for ever. Label 255 is never scored.
+A protocol is one JSON file (docs/protocols.md). Channel 0 of a network is the background; the classes follow
+in the order in which they arrive, so channels keep their number from then on. Label 255 is never scored.
 """
 
 import difflib
@@ -31,9 +31,9 @@ SHIPPED = Path(__file__).parent
 class Protocol:
     """A checked protocol. `step` counts from 0 (base training); an unknown step raises IndexError.
 
-    steps: class names of each step; background: dataset classes that are true background; regime: which scenes and
-    labels a step sees; unannotated: whether points without annotation are ignored or trained as background.
-    Raises InputError if a class occurs twice, a step is empty or a word is unknown.
+    steps: class names of each step; background: dataset classes that are true background; regime: which
+    scenes and labels a step sees; unannotated: whether points without annotation are ignored or trained as
+    background. Raises InputError if a class occurs twice, a step is empty or a word is unknown.
     """
 
     name: str
@@ -82,8 +82,8 @@ class Protocol:
     def training_table(self, step: int, dataset_classes: Sequence[str]) -> torch.Tensor:
         """Dataset label -> the channel shown while training `step`: (256,) int64.
 
-        Classes of the step have their channel; old ones too in the sequential regime. All others are background.
-        255 stays ignored, or is background if the protocol says so.
+        Classes of the step have their channel; old ones too in the sequential regime. All others are
+        background. 255 stays ignored, or is background if the protocol says so.
         """
         first = 1 if self.regime == "sequential" else self.new_channels(step).start
         shown = {name: c for c, name in enumerate(self.channel_names(step)) if c >= first}
@@ -100,8 +100,8 @@ class Protocol:
     def predicts_background(self, step: int) -> bool:
         """Whether background is a possible answer after `step`.
 
-        Not so once every class is known and nothing is truly background: no point is then left that background would
-        be right for, and the channel is dropped as in 3DPC-CISS (CVPR 2023).
+        Not so once every class is known and nothing is truly background: no point is then left that
+        background would be right for, and the channel is dropped as in 3DPC-CISS (CVPR 2023).
         """
         true_background = bool(self.background) or self.unannotated == "background"
         return true_background or len(self.seen(step)) < len(self.classes)
@@ -109,15 +109,14 @@ class Protocol:
     def scenes(self, step: int, manifest: "Manifest", split: str = "train") -> "list[SceneEntry]":
         """The scenes of `split` that `step` trains on, sorted by name.
 
-        Overlapped and sequential: every scene with a point of the step's classes; disjoint: of these, the ones without
-        a point of a future class. Raises InputError if there is none.
+        Overlapped and sequential: every scene with a point of the step's classes; disjoint: of these, those
+        without a point of a future class. Raises InputError if there is none.
         """
         self.check_dataset(manifest.classes)
         label = {name: c for c, name in enumerate(manifest.classes)}
         current = [label[name] for name in self.steps[step]]
-        hidden = (
-            [label[n] for n in self.classes if n not in self.seen(step)] if self.regime == "disjoint" else []
-        )
+        future = self.classes[len(self.seen(step)) :] if self.regime == "disjoint" else ()
+        hidden = [label[name] for name in future]
         chosen = [
             entry
             for entry in manifest.split(split)
@@ -125,8 +124,9 @@ class Protocol:
         ]
         if not chosen:
             raise InputError(
-                f"{manifest.folder}: no {split} scene for step {step} of protocol {self.name}; expected one with a point "
-                f"of {', '.join(self.steps[step])}" + (" and none of a later class" if hidden else "")
+                f"{manifest.folder}: no {split} scene for step {step} of protocol {self.name}; expected one "
+                f"with a point of {', '.join(self.steps[step])}"
+                + (" and none of a later class" if hidden else "")
             )
         return chosen
 
@@ -137,14 +137,14 @@ class Protocol:
         for name in mine:
             if name not in dataset_classes:
                 raise InputError(
-                    f"protocol {self.name}: class {name!r} is not in the data set{did_you_mean(name, dataset_classes)}; "
-                    f"expected among {', '.join(dataset_classes)}"
+                    f"protocol {self.name}: class {name!r} is not in the data set"
+                    f"{did_you_mean(name, dataset_classes)}; expected among {', '.join(dataset_classes)}"
                 )
         left_out = [name for name in dataset_classes if name not in mine]
         if left_out:
             raise InputError(
-                f"protocol {self.name}: class {left_out[0]!r} of the data set is in no step; expected every class in one "
-                "step or in background"
+                f"protocol {self.name}: class {left_out[0]!r} of the data set is in no step; expected each "
+                "in one step or in background"
             )
 
     def offline(self) -> "Protocol":
@@ -162,9 +162,8 @@ class Protocol:
     def _table(self, shown: dict[str, int], dataset_classes: Sequence[str], unannotated: int) -> torch.Tensor:
         self.check_dataset(dataset_classes)
         table = torch.full((256,), unannotated, dtype=torch.int64)
-        table[: len(dataset_classes)] = torch.tensor(
-            [shown.get(name, BACKGROUND) for name in dataset_classes]
-        )
+        for label, name in enumerate(dataset_classes):
+            table[label] = shown.get(name, BACKGROUND)
         return table
 
     def _check(self) -> None:
@@ -183,9 +182,8 @@ class Protocol:
         for key, words in (("regime", REGIMES), ("unannotated", UNANNOTATED)):
             value = getattr(self, key)
             if value not in words:
-                raise InputError(
-                    f"{where}: {key} is {value!r}{did_you_mean(value, words)}; expected {' or '.join(words)}"
-                )
+                hint = did_you_mean(value, words)
+                raise InputError(f"{where}: {key} is {value!r}{hint}; expected {' or '.join(words)}")
 
 
 def load_protocol(name: str | Path) -> Protocol:
@@ -199,8 +197,8 @@ def load_protocol(name: str | Path) -> Protocol:
     matches = [s for s in shipped if s == str(name)] or [s for s in shipped if s.split("/")[-1] == str(name)]
     if len(matches) != 1:
         raise InputError(
-            f"protocol {str(name)!r} is not known{did_you_mean(str(name), shipped)}; expected {', '.join(shipped)} "
-            "or a path that ends in .json"
+            f"protocol {str(name)!r} is not known{did_you_mean(str(name), shipped)}; expected "
+            f"{', '.join(shipped)} or a path that ends in .json"
         )
     return _read(SHIPPED / f"{matches[0]}.json")
 

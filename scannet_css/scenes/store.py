@@ -1,0 +1,261 @@
+"""Prepared scenes on disk: one safetensors file per scene, and the manifest that lists them.
+
+    OUT/manifest.json
+    OUT/<split>/<name>.safetensors
+
+Every scene file carries its manifest entry, the digest of the settings it was made with and the sizes of its
+raw files in its own header, so a folder without a manifest can still be understood.
+"""
+
+import json
+import platform
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy
+import safetensors
+import torch
+from safetensors.torch import save
+
+import scannet_css
+from scannet_css.errors import InputError
+from scannet_css.files import digest, write_atomic, write_json
+from scannet_css.scenes.classes import IGNORE
+
+FORMAT = 1  # raised whenever the meaning of a stored tensor changes
+SPLITS = ("train", "val", "test")
+SCENE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+MANIFEST = "manifest.json"
+_HEADER = "scannet_css"
+_TENSORS = {  # name: (dtype, rows, columns)
+    "points": (torch.float32, "P", 3),
+    "colours": (torch.uint8, "P", 3),
+    "normals": (torch.float32, "P", 3),
+    "labels": (torch.uint8, "P", None),
+    "instances": (torch.int32, "P", None),
+    "voxel_coordinates": (torch.int32, "N", 3),
+    "voxel_labels": (torch.uint8, "N", None),
+    "inverse": (torch.int32, "P", None),
+}
+
+
+@dataclass
+class Scene:
+    """One prepared room: P vertices in the order of the raw mesh, N voxels in lexicographic order."""
+
+    name: str
+    points: torch.Tensor  # (P, 3) float32, metres
+    colours: torch.Tensor  # (P, 3) uint8
+    normals: torch.Tensor  # (P, 3) float32, unit length, zero where no face
+    labels: torch.Tensor  # (P,) uint8: position in the data set's classes, 255 ignored
+    instances: torch.Tensor  # (P,) int32: object of the vertex, -1 none
+    voxel_coordinates: torch.Tensor  # (N, 3) int32
+    voxel_labels: torch.Tensor  # (N,) uint8: majority of the labelled vertices, 255 without one
+    inverse: torch.Tensor  # (P,) int32: voxel of each vertex
+
+
+@dataclass(frozen=True)
+class SceneEntry:
+    """What the manifest knows of a scene. Counts are vertices."""
+
+    name: str
+    split: str
+    file: str  # relative to the manifest's folder
+    sha256: str  # of the file; empty in the file's own header
+    vertices: int
+    voxels: int
+    class_counts: tuple[int, ...]  # per class of the data set
+    ignored: int
+    unknown_ids: dict[int, int]  # NYU40 id outside 0..40 -> vertices
+    labelled: bool
+    faces: int = 0
+    shared_segments: int = 0  # segments that two objects claim
+
+
+@dataclass(frozen=True)
+class SceneHeader:
+    """What a scene file says of itself."""
+
+    settings: str  # see settings_digest
+    raw: dict[str, int]  # suffix of each raw file -> bytes
+    entry: SceneEntry
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The prepared data set in `folder`. `hash` names its content: data set, classes, voxel size and every
+    scene's split and checksum, whatever tool versions, paths and times it was made with."""
+
+    folder: Path
+    dataset: str
+    classes: tuple[str, ...]
+    voxel_size: float  # metres
+    scenes: dict[str, SceneEntry]
+
+    @property
+    def hash(self) -> str:
+        scenes = {name: [entry.split, entry.sha256] for name, entry in self.scenes.items()}
+        classes = list(self.classes)
+        return digest([FORMAT, self.dataset, classes, self.voxel_size, scenes])
+
+    def split(self, name: str) -> list[SceneEntry]:
+        """The scenes of a split ("train", "val", "test"), sorted by name."""
+        return sorted(
+            (entry for entry in self.scenes.values() if entry.split == name), key=lambda entry: entry.name
+        )
+
+    def path(self, entry: SceneEntry) -> Path:
+        """Where the file of `entry` lies."""
+        return self.folder / entry.file
+
+
+def settings_digest(dataset: str, classes: tuple[str, ...], voxel_size: float) -> str:
+    """Names the settings a scene is prepared with."""
+    return digest([FORMAT, dataset, list(classes), voxel_size])
+
+
+def scene_file(split: str, name: str) -> str:
+    """Where a scene lies below the manifest's folder."""
+    return f"{split}/{name}.safetensors"
+
+
+def save_scene(path: Path, scene: Scene, header: SceneHeader) -> None:
+    """Writes a scene atomically; the same scene and header give the same bytes."""
+    tensors = {name: getattr(scene, name).contiguous() for name in _TENSORS}
+    # one key only: safetensors does not keep the order of several
+    text = json.dumps(asdict(header), sort_keys=True, separators=(",", ":"))
+    write_atomic(path, save(tensors, metadata={_HEADER: text}))
+
+
+def load_scene(path: str | Path) -> Scene:
+    """Loads a prepared scene. Raises InputError if the file is missing, damaged or something else."""
+    path = Path(path)
+    with _open(path) as file:
+        header = _header(path, file)
+        try:
+            tensors = {name: file.get_tensor(name) for name in _TENSORS}
+        except safetensors.SafetensorError as error:
+            raise InputError(f"{path}: {error}; prepare it again") from None
+    rows = {"P": len(tensors["points"]), "N": len(tensors["voxel_coordinates"])}
+    for name, (dtype, row, columns) in _TENSORS.items():
+        shape = (rows[row],) if columns is None else (rows[row], columns)
+        found = tensors[name]
+        if found.dtype != dtype or tuple(found.shape) != shape:
+            raise InputError(
+                f"{path}: {name} is {found.dtype} {tuple(found.shape)}; expected {dtype} {shape}; "
+                "prepare it again"
+            )
+    labels, inverse = tensors["labels"], tensors["inverse"]
+    known = (labels < len(header.entry.class_counts)) | (labels == IGNORE)
+    if not known.all() or (len(inverse) and not 0 <= int(inverse.min()) <= int(inverse.max()) < rows["N"]):
+        raise InputError(f"{path}: labels or inverse map out of range; prepare it again")
+    return Scene(header.entry.name, **tensors)
+
+
+def read_header(path: Path) -> SceneHeader:
+    """What a scene file says of itself. Raises InputError if it is no scene file."""
+    with _open(path) as file:
+        return _header(path, file)
+
+
+def _open(path: Path):
+    try:
+        return safetensors.safe_open(path, framework="pt")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such scene; run tools/prepare_scannet.py") from None
+    except safetensors.SafetensorError as error:
+        raise InputError(f"{path}: not a prepared scene ({error})") from None
+
+
+def _header(path: Path, file) -> SceneHeader:
+    try:
+        header = json.loads((file.metadata() or {})[_HEADER])
+        return SceneHeader(
+            header["settings"], header["raw"], _entry(header["entry"]["name"], header["entry"])
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise InputError(f"{path}: not a scene of this suite") from None
+
+
+def save_manifest(manifest: Manifest) -> None:
+    """Writes manifest.json, atomically."""
+    versions = {
+        "scannet-css": scannet_css.__version__,
+        "python": platform.python_version(),
+        "numpy": numpy.__version__,
+        "torch": torch.__version__,
+        "safetensors": safetensors.__version__,
+    }
+    scenes = {}
+    for name in sorted(manifest.scenes):
+        scenes[name] = {key: value for key, value in asdict(manifest.scenes[name]).items() if key != "name"}
+    content = {
+        "format": FORMAT,
+        "dataset": manifest.dataset,
+        "classes": list(manifest.classes),
+        "voxel_size": manifest.voxel_size,
+        "hash": manifest.hash,
+        "versions": versions,
+        "scenes": scenes,
+    }
+    write_json(manifest.folder / MANIFEST, content)
+
+
+def load_manifest(folder: str | Path) -> Manifest:
+    """The manifest of a prepared data set. Raises InputError if it is missing, foreign, damaged or edited."""
+    path = Path(folder) / MANIFEST
+    try:
+        content = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{path}: no prepared data set here; run tools/prepare_scannet.py") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not a JSON file ({error})") from None
+    version = content.get("format") if isinstance(content, dict) else None
+    if version != FORMAT:
+        raise InputError(
+            f"{path}: format {version!r}; expected the manifest of a prepared data set, format {FORMAT}"
+        )
+    try:
+        manifest = Manifest(
+            folder=Path(folder),
+            dataset=str(content["dataset"]),
+            classes=tuple(content["classes"]),
+            voxel_size=float(content["voxel_size"]),
+            scenes={name: _entry(name, value) for name, value in content["scenes"].items()},
+        )
+        intact = content["hash"] == manifest.hash
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{path}: damaged manifest ({type(error).__name__}: {error}); prepare again"
+        ) from None
+    if not intact:
+        raise InputError(f"{path}: its scenes do not match its hash; was it edited? prepare again")
+    return manifest
+
+
+def _entry(name: str, value: dict[str, Any]) -> SceneEntry:
+    """A checked entry; raises KeyError, TypeError or ValueError if it is none."""
+    numbers = {key: value[key] for key in ("vertices", "voxels", "ignored", "faces", "shared_segments")}
+    counts = tuple(value["class_counts"])
+    unknown = {int(key): count for key, count in value["unknown_ids"].items()}
+    if any(type(n) is not int or n < 0 for n in (*numbers.values(), *counts, *unknown.values())):
+        raise ValueError(f"scene {name!r}: counts must be whole numbers")
+    if sum(counts) + numbers["ignored"] != numbers["vertices"]:
+        raise ValueError(f"scene {name!r}: class counts and ignored do not add up to its vertices")
+    split = value["split"]
+    if split not in SPLITS or not SCENE_NAME.fullmatch(name) or value["file"] != scene_file(split, name):
+        raise ValueError(f"scene {name!r}: unexpected split or file")
+    if not re.fullmatch("([0-9a-f]{64})?", value["sha256"]) or type(value["labelled"]) is not bool:
+        raise ValueError(f"scene {name!r}: unexpected sha256 or labelled")
+    return SceneEntry(
+        name=name,
+        split=split,
+        file=value["file"],
+        sha256=value["sha256"],
+        labelled=value["labelled"],
+        class_counts=counts,
+        unknown_ids=unknown,
+        **numbers,
+    )
