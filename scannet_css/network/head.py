@@ -14,11 +14,12 @@ STARTS = ("background", "plain")
 def grow(network: nn.Module, new_classes: int, start: str = "background") -> None:
     """Appends `new_classes` channels to `network.final`; the old channels keep their place.
 
-    start "background": the new classes share the background's weight, and its probability in equal parts, so that
-    every old class keeps the probability it had: bias b - log(new_classes + 1) for the background and each new class
-    (Cermelli et al., Modeling the Background for Incremental Learning in Semantic Segmentation, CVPR 2020, section
-    3.3). "plain": the new channels start as those of a fresh classifier, bias 0, and the old ones are untouched.
-    `network.final.kernel` and `.bias` become new Parameters: build the optimiser afterwards. Raises InputError.
+    start "background": the new classes copy the background's weight and share its probability in equal parts,
+    so that every old class keeps the probability it had: bias b - log(new_classes + 1) for the background and
+    each new class (Cermelli et al., Modeling the Background for Incremental Learning in Semantic
+    Segmentation, CVPR 2020). "plain": the new channels start as those of a fresh classifier, with bias 0; the
+    old ones are untouched. `network.final.kernel` and `.bias` become new Parameters: build the optimiser
+    afterwards. Raises InputError.
     """
     if new_classes < 1:
         raise InputError(f"new_classes {new_classes}: a classifier grows by at least 1 class")

@@ -1,4 +1,4 @@
-"""MinkUNet (Choy et al., 4D Spatio-Temporal ConvNets, CVPR 2019), written flat: a stage is named for its stride.
+"""MinkUNet (Choy et al., 4D Spatio-Temporal ConvNets, CVPR 2019), written flat: stages carry their stride.
 
 Structure and parameter names are those of MinkowskiEngine's examples, so its checkpoints load as they are.
 """
@@ -42,7 +42,7 @@ class Level:
 
 @dataclass
 class Output:
-    """logits (N, C) and features (N, F) before the classifier, in the rows of the input; levels coarse to fine."""
+    """logits (N, C) and features (N, F) before the classifier, in the input's rows; levels coarse to fine."""
 
     logits: Tensor
     features: Tensor
@@ -72,7 +72,7 @@ class BasicBlock(nn.Module):
 class MinkUNet(nn.Module):
     """x: SparseTensor with `in_channels` features -> Output.
 
-    planes: channels of block1 to block8; layers: residual blocks in each; stem: channels before the first stage.
+    planes: channels of block1 to block8; layers: residual blocks in each; stem: channels before block1.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class MinkUNet(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Kaiming-normal convolutions (fan out), as MinkowskiEngine starts them; the classifier's bias is 0."""
+        """Kaiming-normal convolutions (fan out), as MinkowskiEngine starts them; the classifier's bias 0."""
         for module in self.modules():
             if isinstance(module, Conv3d) and module is not self.final:
                 fan = module.kernel_size**3 * module.out_channels

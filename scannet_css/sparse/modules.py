@@ -44,8 +44,8 @@ class _Convolution(nn.Module):
 class Conv3d(_Convolution):
     """Sparse 3D convolution: kernel sizes 1, 3, 5 with stride 1 and any dilation, 2 and 3 with stride 2.
 
-    kernel (O, Cin, Cout), (Cin, Cout) for size 1; bias (1, Cout) or None. Stride 1 keeps the rows and their order;
-    stride 2 gives one row per occupied coarser voxel, in lexicographic order of the coordinates.
+    kernel (O, Cin, Cout), (Cin, Cout) for size 1; bias (1, Cout) or None. Stride 1 keeps the rows and their
+    order; stride 2 gives one row per occupied coarser voxel, in lexicographic order of the coordinates.
     """
 
     def __init__(
@@ -59,8 +59,8 @@ class Conv3d(_Convolution):
     ):
         if (kernel_size, stride) not in CONVOLUTIONS:
             raise InputError(
-                f"kernel_size {kernel_size} with stride {stride} is not supported; (size, stride) must be one of"
-                f" {', '.join(map(str, CONVOLUTIONS))}"
+                f"kernel_size {kernel_size} with stride {stride} is not supported;"
+                f" (size, stride) must be one of {', '.join(map(str, CONVOLUTIONS))}"
             )
         if dilation < 1 or (stride > 1 and dilation > 1):
             raise InputError(

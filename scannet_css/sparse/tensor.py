@@ -1,8 +1,8 @@
-"""Sparse tensors, and the coordinates and kernel maps they share: built once per batch, in any number of layers.
+"""Sparse tensors, and the coordinates and kernel maps they share: built once per batch, for all layers.
 
-A voxel's coordinates (scene, x, y, z) are packed into one int64 key whose order is the lexicographic order of the
-coordinates. Inside the engine rows are in that *canonical* order; `order` takes the caller's rows there and back, so
-no result depends on the order in which the rows came.
+A voxel's coordinates (scene, x, y, z) are packed into one int64 key, whose order is the coordinates' own
+(lexicographic). Inside the engine rows are in that *canonical* order; `order` takes the caller's rows there and
+back, so no result depends on the order in which the rows came.
 """
 
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ AXIS_BIAS = 1 << (AXIS_BITS - 1)
 
 
 def pack(coordinates: Tensor) -> Tensor:
-    """Coordinates (N, 4) of any integer type -> keys (N,) int64. InputError names the value that does not fit."""
+    """Coordinates (N, 4) of any integer type -> keys (N,) int64; InputError names what does not fit."""
     scene, *axes = coordinates.to(torch.int64).unbind(1)
     _check_range(scene, "scene", 0, SCENE_LIMIT)
     key = scene << (3 * AXIS_BITS)
@@ -66,8 +66,8 @@ def _key_step(offset: tuple[int, int, int]) -> int:
 class KernelMap:
     """Which input row meets which output row under which kernel offset.
 
-    table (O, M) int32: the input row under each offset and output row, -1 where there is none. An input row meets
-    at most one output row per offset.
+    table (O, M) int32: the input row under each offset and output row, -1 where there is none. An input row
+    meets at most one output row per offset.
     """
 
     table: Tensor
@@ -80,15 +80,28 @@ class KernelMap:
     )  # what a kernel prepared for this map; see kernels_torch
 
     @property
+    def offsets(self) -> int:
+        return self.table.shape[0]
+
+    @property
     def outputs(self) -> int:
         return self.table.shape[1]
 
     @cached_property
+    def share(self) -> float:
+        """How much of the table exists."""
+        return float((self.table >= 0).sum()) / self.table.numel()
+
+    @cached_property
     def reverse(self) -> "KernelMap":
-        """The same meetings seen from the input rows, numbered by the same offsets: for gradients and transposes."""
+        """The same meetings seen from the input rows, under the offsets as `reverse_offsets` orders them."""
         if self.is_centred:
-            return KernelMap(self.table.flip(0), self.inputs, True)
+            return self
         return KernelMap(invert(self.table, self.inputs), self.outputs, False)
+
+    def reverse_offsets(self, kernel: Tensor) -> Tensor:
+        """A kernel (O, ...) in the order of the reverse map: a centred map is its own reverse, turned."""
+        return kernel.flip(0) if self.is_centred else kernel
 
 
 def invert(table: Tensor, inputs: int) -> Tensor:
@@ -140,7 +153,7 @@ class CoordinateManager:
         return stride in self._keys
 
     def map(self, stride: int, kernel_size: int, kernel_stride: int, dilation: int = 1) -> KernelMap:
-        """The map of a convolution from the level `stride` to the level `stride * kernel_stride`."""
+        """The map of a convolution from the level `stride` to `stride * kernel_stride`."""
         name = (stride, kernel_size, kernel_stride, dilation)
         if name not in self._maps:
             if kernel_stride == kernel_size == 2:
@@ -156,22 +169,38 @@ class CoordinateManager:
         self.built[name] = self.built.get(name, 0) + 1
 
     def _neighbour_map(self, stride: int, kernel_size: int, dilation: int) -> KernelMap:
-        """Half of the offsets is searched; the opposite half is the same meetings read backwards."""
-        keys = self.keys(stride)
-        offsets = kernel_offsets(kernel_size, stride * dilation)
-        if max(map(max, offsets)) >= AXIS_LIMIT:
+        """Half of the offsets is searched; the opposite half is the same meetings read backwards.
+
+        A voxel's neighbours in one column follow each other in key order, so a column takes one search (unless
+        dilation leaves gaps); in the voxel's own column the search is its own row.
+        """
+        keys, step = self.keys(stride), stride * dilation
+        radius = kernel_size // 2
+        if radius * step >= AXIS_LIMIT:
             raise InputError(
-                f"kernel_size {kernel_size}, dilation {dilation} at stride {stride} reaches past {AXIS_LIMIT}"
+                f"kernel_size {kernel_size} with dilation {dilation} at stride {stride} reaches {radius * step}"
+                f" voxels, the limit is {AXIS_LIMIT - 1}"
             )
-        half = len(offsets) // 2
-        table = torch.full((len(offsets), len(keys)), -1, dtype=torch.int32, device=keys.device)
+        offsets = kernel_offsets(kernel_size, step)
         rows = torch.arange(len(keys), dtype=torch.int32, device=keys.device)
-        table[half] = rows
-        for index, offset in enumerate(offsets[:half]):
-            position, found = _find(keys, keys + _key_step(offset))
-            row, neighbour = rows[found], position[found]
+        table = torch.full((len(offsets), len(keys)), -1, dtype=torch.int32, device=keys.device)
+        table[len(offsets) // 2] = rows
+        position = None
+        for offset in sorted(offset for offset in offsets if offset > (0, 0, 0)):
+            wanted = keys + _key_step(offset)
+            is_own_column = offset == (0, 0, step)
+            if is_own_column and dilation == 1:
+                position = rows + 1
+            elif dilation > 1 or offset[2] == -radius * step:
+                position = torch.searchsorted(keys, wanted)
+            candidate = position.clamp(max=len(keys) - 1)
+            found = keys.index_select(0, candidate) == wanted
+            position = position + found
+            row = found.nonzero()[:, 0]
+            neighbour = candidate[row]
+            index = offsets.index(offset)
             table[index, row] = neighbour.int()
-            table[-1 - index, neighbour] = row
+            table[-1 - index, neighbour] = row.int()
         return KernelMap(table, len(keys), is_centred=True)
 
     def _children_map(self, stride: int) -> KernelMap:
@@ -213,8 +242,8 @@ def _refuse_duplicates(sorted_keys: Tensor, order: Tensor, coordinates: Tensor) 
 class SparseTensor:
     """Features (N, C) at the voxels of a batch.
 
-    features: float. coordinates (N, 4): integer scene, x, y, z in units of the finest voxel; distinct rows, in any
-    order. On coarser levels they are multiples of `stride`. Raises InputError for anything else.
+    features: float. coordinates (N, 4): integer scene, x, y, z in units of the finest voxel; distinct rows,
+    in any order. On coarser levels they are multiples of `stride`. Raises InputError for anything else.
     """
 
     def __init__(self, features: Tensor, coordinates: Tensor):
@@ -245,7 +274,7 @@ class SparseTensor:
         return self._derive(features, self.stride, self._keeps_input_order)
 
     def at_stride(self, features: Tensor, stride: int) -> "SparseTensor":
-        """Features in canonical order at another level of the batch; the finest level gets its own order back."""
+        """Canonical features at another level of the batch; the finest level gets its own order back."""
         if stride == 1 and self._keeps_input_order:
             features = Permute.apply(features, self.manager.inverse, self.manager.order)
         return self._derive(features, stride, self._keeps_input_order)
