@@ -26,9 +26,10 @@ from scannet_css.scenes.classes import CLASSES, COLOURS, IGNORE
 from scannet_css.scenes.picture import render
 
 PANEL = (560, 460)  # pixels
+ELEVATION = 50.0  # degrees
 TITLE_HEIGHT, LEGEND_LINE, MARGIN = 34, 26, 12
 TEXT, PAPER = (30, 30, 30), (255, 255, 255)
-BACKGROUND, UNLABELLED, WRONG, RIGHT = (150, 150, 150), (225, 225, 225), (214, 39, 40), (185, 200, 190)
+BACKGROUND, UNLABELLED, WRONG, RIGHT = (150, 150, 150), (225, 225, 225), (230, 0, 100), (185, 200, 190)
 
 
 @dataclass
@@ -107,7 +108,8 @@ def channel_table(channels: Sequence[str]) -> np.ndarray:
 
 def draw(scene: Scene, predictions: Sequence[Prediction], azimuth: float) -> Image.Image:
     """The picture: RGB | ground truth | prediction | errors in a row, or several predictions in columns."""
-    points = scene.points.numpy()
+    seen = faces_camera(scene, azimuth)
+    points = scene.points.numpy()[seen]
     channels = predictions[-1].channels if predictions else ["background", *CLASSES]
     truth = channel_table(channels)[scene.labels.numpy()]
     columns = [[("RGB", scene.colours.numpy()), ("ground truth", paint(truth, channels))]]
@@ -121,10 +123,21 @@ def draw(scene: Scene, predictions: Sequence[Prediction], azimuth: float) -> Ima
         columns.append([(one.title, paint(one.values, one.channels)), (error_title, error_colours)])
         shown |= occurring(one.values, one.channels)
     rows = list(zip(*columns, strict=True)) if len(predictions) > 1 else [sum(columns, [])]
-    panels = [[(title, render(points, colours, PANEL, azimuth)) for title, colours in row] for row in rows]
+    panels = [
+        [(title, render(points, colours[seen], PANEL, azimuth, ELEVATION)) for title, colours in row]
+        for row in rows
+    ]
     legend = [(name, colour) for name, colour in class_colours().items() if name in shown]
     legend += [("wrong", WRONG), ("right", RIGHT)] if predictions else []
     return compose(panels, legend)
+
+
+def faces_camera(scene: Scene, azimuth: float) -> np.ndarray:
+    """(P,) whether a vertex's surface looks at the camera; near walls and ceiling do not."""
+    around, above = np.deg2rad(azimuth), np.deg2rad(ELEVATION)
+    camera = [np.cos(around) * np.cos(above), np.sin(around) * np.cos(above), np.sin(above)]
+    normals = scene.normals.numpy()
+    return (normals @ np.array(camera) > 0) | ~normals.any(axis=1)
 
 
 def class_colours() -> dict[str, tuple[int, int, int]]:
