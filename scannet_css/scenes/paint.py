@@ -32,7 +32,9 @@ def shaded(base: Finish, factor: float) -> Finish:
 
 
 def paint(mesh: Mesh, normals: np.ndarray, patches: list[Patch], rng: np.random.Generator) -> np.ndarray:
-    """Colours (P, 3) uint8: finish and texture of each patch, soft light from above, exposure and sensor noise."""
+    """Colours (P, 3) uint8: finish and texture of each patch, soft light from above, exposure and sensor
+    noise.
+    """
     base = np.array([patch.finish.colour for patch in patches])[mesh.patch]
     names = np.array([patch.finish.texture for patch in patches])
     factor = np.ones((len(base), 1))
@@ -42,7 +44,7 @@ def paint(mesh: Mesh, normals: np.ndarray, patches: list[Patch], rng: np.random.
     for name, texture in TEXTURES.items():
         rows = np.flatnonzero((names == name)[mesh.patch])
         if rows.size:
-            scale, shift = texture(mesh.position[rows], phase[mesh.patch[rows]], rng)
+            scale, shift = texture(mesh.points[rows], mesh.position[rows], phase[mesh.patch[rows]], rng)
             factor[rows] = scale
             offset[rows] = shift
     colour = base * factor + offset
@@ -64,63 +66,65 @@ def _light(points: np.ndarray, normals: np.ndarray, rng: np.random.Generator) ->
     return 0.92 + facing + blotches - near_floor
 
 
-def _plain(position, phase, rng):
+def _plain(points, position, phase, rng):
     return 1 + 0.03 * np.sin(3 * position[:, :1] + phase[:, :1]), 0.0
 
 
-def _plaster(position, phase, rng):
+def _plaster(points, position, phase, rng):
     return 1 + 0.03 * np.sin(1.3 * position[:, :1] + 0.9 * position[:, 1:] + phase[:, :1]), 0.0
 
 
-def _fabric(position, phase, rng):
+def _fabric(points, position, phase, rng):
     return 1 + rng.normal(0, 0.07, (len(position), 1)), 0.0
 
 
-def _speckle(position, phase, rng):
+def _speckle(points, position, phase, rng):
     return 1 + rng.choice([-0.22, 0.0, 0.18], (len(position), 1)), 0.0
 
 
-def _wood(position, phase, rng):
-    grain = np.sin(60 * position[:, 1:] + 3 * np.sin(2 * position[:, :1] + phase[:, :1]) + phase[:, 1:2])
-    return 1 + 0.09 * grain, 0.0
+def _wood(points, position, phase, rng):
+    """Grain along one horizontal direction of the room, so that it runs on over the edges of a board."""
+    along = points[:, :1] * np.cos(phase[:, 2:3]) + points[:, 1:2] * np.sin(phase[:, 2:3])
+    grain = np.sin(55 * along + 2 * np.sin(3 * points[:, 2:] + phase[:, :1]) + phase[:, 1:2])
+    return 1 + 0.08 * grain, 0.0
 
 
-def _stripes(position, phase, rng):
+def _stripes(points, position, phase, rng):
     period = 18 + 20 * (phase[:, :1] > 3)
     return 1 + 0.1 * np.sign(np.sin(period * position[:, :1] + phase[:, 1:2])), 0.0
 
 
-def _planks(position, phase, rng):
+def _planks(points, position, phase, rng):
     board = np.floor(position[:, 1:] / 0.14)
     tone = np.sin(12.9898 * board + phase[:, :1]) * 0.1
     grain = np.sin(8 * position[:, :1] + 5 * board) * 0.04
     return 1 + tone + grain, 0.0
 
 
-def _tiles(position, phase, rng):
+def _tiles(points, position, phase, rng):
     size = 0.33
     joint = (np.abs(position / size - np.rint(position / size)) * size < 0.012).any(1, keepdims=True)
     return np.where(joint, 0.72, 1.0) + rng.normal(0, 0.02, (len(position), 1)), 0.0
 
 
-def _print(position, phase, rng):
+def _print(points, position, phase, rng):
     """What hangs in frames: broad blotches, different for each channel."""
     u, v = position[:, :1], position[:, 1:]
     channels = [
         np.sin((4 + 9 * np.sin(phase[:, k : k + 1])) * u + (5 + k) * v + phase[:, k + 1 : k + 2])
         for k in range(3)
     ]
-    return 1.0, 55 * np.concatenate(channels, axis=1)
+    return 1.0, 38 * np.concatenate(channels, axis=1)
 
 
-def _spines(position, phase, rng):
+def _spines(points, position, phase, rng):
     """Rows of books: a new colour every three or four centimetres."""
     book = np.floor(position[:, :1] / 0.036) + np.floor(7 * phase[:, :1])
     hue = np.concatenate([np.sin(book * (1.7 + 0.9 * k) + phase[:, k : k + 1]) for k in range(3)], axis=1)
     return 1.0, 70 * hue
 
 
-def _sky(position, phase, rng):
+def _sky(points, position, phase, rng):
     """Window glass: bright towards the top, with the dark shapes of what stands outside."""
     height = position[:, 1:]
     dark = np.sin(2.3 * position[:, :1] + phase[:, :1]) > height * 2 - 0.8

@@ -1,9 +1,12 @@
 """Pictures of scans: a z-buffer renderer in numpy, seen in perspective from above."""
 
+from itertools import pairwise
+
 import numpy as np
 
 SUPERSAMPLING = 2
 FIELD_OF_VIEW = np.deg2rad(40)
+BUCKETS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 13, 17, 22, 30, 45, 1e9)  # triangles by their size in pixels
 CUT_HEIGHT = 2.0  # metres above the lowest point; without faces everything higher is left out
 BACKGROUND = 255
 
@@ -16,14 +19,15 @@ def render(
     elevation: float = 50.0,
     faces: np.ndarray | None = None,
 ) -> np.ndarray:
-    """A picture (h, w, 3) uint8 of points (P, 3) in metres with colours (P, 3) uint8; `size` is (w, h) in pixels.
+    """A picture (h, w, 3) uint8 of points (P, 3) in metres with colours (P, 3) uint8; `size` is (w, h) pixels.
 
-    `azimuth` and `elevation` (degrees) say where the camera stands, seen from the middle of the scan. With `faces`
-    (F, 3) triangles are drawn, and those seen from behind are not: ceiling and near walls vanish and the view into
-    the room is free. Without, points are drawn as small squares and those under the ceiling are cut away.
+    `azimuth` and `elevation` (degrees) say where the camera stands, seen from the middle of the scan. With
+    `faces` (F, 3) triangles are drawn, and those seen from behind are not: ceiling and near walls vanish and the
+    view into the room is free. Without, points are drawn as small squares and those under the ceiling are cut
+    away.
     """
     width, height = size[0] * SUPERSAMPLING, size[1] * SUPERSAMPLING
-    points, colours = np.asarray(points, dtype=np.float64), np.asarray(colours, dtype=np.float64)
+    points, colours = np.asarray(points, dtype=np.float32), np.asarray(colours, dtype=np.float32)
     if len(points) == 0:
         return np.full((size[1], size[0], 3), BACKGROUND, dtype=np.uint8)
     if faces is None:
@@ -57,7 +61,7 @@ def _project(points, width, height, azimuth, elevation) -> tuple[np.ndarray, np.
 
 def _squares(pixels, depth, colours, width, height):
     """Every point as a square large enough to close the gaps to its neighbours."""
-    reach = int(np.clip(np.sqrt(width * height / max(len(pixels), 1)) / 2, 1, 4))
+    reach = int(np.clip(np.ceil(np.sqrt(width * height / max(len(pixels), 1)) / 2), 1, 5))
     steps = np.stack(np.meshgrid(*[np.arange(-reach, reach + 1)] * 2), axis=-1).reshape(-1, 2)
     spots = (pixels[:, None] + steps).reshape(-1, 2)
     return spots, np.repeat(depth, len(steps)), np.repeat(colours, len(steps), axis=0)
@@ -77,11 +81,11 @@ def _triangles(points, pixels, depth, colours, faces):
     flat = pixels[faces]
     longest = np.maximum(np.ptp(flat[..., 0], axis=1), np.ptp(flat[..., 1], axis=1))
     spots, depths, painted = [], [], []
-    for low, high in ((0, 2), (2, 6), (6, 12), (12, 24), (24, 1e9)):
+    for low, high in pairwise(BUCKETS):
         rows = np.flatnonzero((longest >= low) & (longest < high))
         if not rows.size:
             continue
-        weights = _barycentric(int(min(high, max(longest[rows].max(), 1)) * 1.3) + 1)
+        weights = _barycentric(int(np.ceil(1.1 * min(high, longest[rows].max()))))
         spots.append((weights @ flat[rows]).reshape(-1, 2))
         depths.append((depth[faces[rows]] @ weights.T).ravel())
         painted.append(((weights @ colours[faces[rows]]) * light[rows, None, None]).reshape(-1, 3))
@@ -92,7 +96,8 @@ def _barycentric(steps: int) -> np.ndarray:
     """Weights (S, 3) of an even grid over a triangle, corners included."""
     i, j = np.meshgrid(np.arange(steps + 1), np.arange(steps + 1), indexing="ij")
     inside = i + j <= steps
-    return np.stack([steps - i[inside] - j[inside], i[inside], j[inside]], axis=1) / steps
+    weights = np.stack([steps - i[inside] - j[inside], i[inside], j[inside]], axis=1)
+    return weights.astype(np.float32) / steps
 
 
 def _nearest(spots, depth, colours, width, height) -> np.ndarray:

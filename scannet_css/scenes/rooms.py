@@ -1,8 +1,8 @@
 """Rooms: which archetype a scan gets, which objects stand in it, and where.
 
 Archetypes, their shares and the chances of their objects are data (data/archetypes.json), fitted to ScanNet's
-co-occurrence table. Choices are spread evenly over the scan index instead of drawn independently, so that small
-sets contain every class as well.
+co-occurrence table. Choices are spread evenly over the scan index instead of drawn independently, so that
+small sets contain every class as well.
 """
 
 import json
@@ -11,8 +11,8 @@ from functools import cache
 
 import numpy as np
 
-from scannet_css.scenes import fixtures, furniture
 from scannet_css.scenes.paint import DATA, finish
+from scannet_css.scenes.shapes import MAKERS
 from scannet_css.scenes.surfaces import Piece, box, moved, quad
 
 # walls vanish behind these: they are let into the wall or lie flat on it
@@ -35,8 +35,21 @@ class Room:
     taken: list[np.ndarray] = field(default_factory=list)  # boxes (6,): lower corner, upper corner
 
     def flush_boxes(self) -> list[np.ndarray]:
-        """Boxes (6,) inside which the wall's own surface is not there."""
-        return [np.concatenate(piece.bounds()) for piece in self.pieces if piece.category in FLUSH]
+        """Boxes (6,) inside which the wall's own surface is not there: the outlines of doors, windows,
+        pictures.
+
+        They end a little inside the outline, so that the raw edge of the hole hides behind the frame.
+        """
+        boxes = []
+        for piece in self.pieces:
+            if piece.category in FLUSH:
+                low, high = piece.bounds()
+                through = 0 if low[0] < 0.02 or high[0] > self.size[0] - 0.02 else 1
+                inset = np.full(3, 0.05)
+                inset[through] = -0.05
+                low, high = low + inset, high - inset
+                boxes.append(np.array([*low[:2], low[2] if low[2] > 0.1 else -1.0, *high]))
+        return boxes
 
 
 def choose_archetype(seed: int, stream: int, index: int) -> tuple[str, int]:
@@ -61,8 +74,8 @@ def choose_items(
 ) -> list[str]:
     """Makers of the objects of the `occurrence`-th room of an archetype, in the order of placing.
 
-    Each item with chance c comes in every 1/c-th room, with a random phase; items marked `first` come in the first,
-    and an item is left out where the one named by `unless` stands already.
+    Each item with chance c comes in every 1/c-th room, with a random phase; items marked `first` come in
+    the first, and an item is left out where the one named by `unless` stands already.
     """
     items = archetypes()["archetypes"][archetype]["items"]
     order = list(archetypes()["archetypes"]).index(archetype)
@@ -80,9 +93,9 @@ def choose_items(
 
 
 def required(archetype: str) -> set[str]:
-    """Makers that the archetype cannot do without, or that a whole class depends on."""
+    """Makers that the archetype is about, or that a whole class depends on."""
     items = archetypes()["archetypes"][archetype]["items"]
-    return {item["make"] for item in items if item["chance"] >= 0.9 or item.get("first")}
+    return {item["make"] for item in items if item["chance"] >= 0.7 or item.get("first")}
 
 
 def make_room(seed: int, stream: int, index: int, rng: np.random.Generator) -> Room:
@@ -149,8 +162,7 @@ def _wall(room: Room, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float
 def _furnish(room: Room, make: str, rng: np.random.Generator) -> bool:
     """Makes an object and finds a place for it; False if there is none."""
     placing = archetypes()["placing"].get(make, {"where": "wall"})
-    maker = getattr(fixtures, make, None) or getattr(furniture, make)
-    pieces = maker(rng)
+    pieces = MAKERS[make](rng)
     if "bottom" in placing:
         pieces = moved(pieces, 0, (0, 0, rng.uniform(*placing["bottom"])))
     boxes = np.array([np.concatenate(piece.bounds()) for piece in pieces])
@@ -235,5 +247,5 @@ def _on_floor(room: Room, boxes: np.ndarray, where: str, rng: np.random.Generato
     if not good.size:
         return None
     chosen = good[0]
-    tilt = rng.normal(0, 0.06)
+    tilt = rng.normal(0, 0.06 if where == "free" else 0.015)
     return quarter * np.pi / 2 + tilt, (*places[chosen], 0.0), candidates[chosen]

@@ -10,18 +10,20 @@ from scannet_css.scenes.paint import DATA, paint
 from scannet_css.scenes.rooms import Room
 from scannet_css.scenes.surfaces import Mesh, Patch, cell_counts, triangulate, turned, vertex_normals
 
-OCCLUDER_SPACING = 0.04  # metres between vertices of the mesh that hides others
-PIXEL = np.deg2rad(1.25)
+OCCLUDER_SPACING = 0.05  # metres between vertices of the mesh that hides others
+PIXEL = np.deg2rad(1.5)
 CAMERAS = 8
-MEDIAN_AREA = 16.5  # m2 of floor of the median room; larger rooms are scanned with fewer vertices per m2
+MEDIAN_AREA = 15.5  # m2 of floor of the median room; larger rooms are scanned with fewer vertices per m2
 AREA_SLOPE = 0.65  # ln(vertices) against ln(area) in ScanNet
-UNANNOTATED = 0.065  # share of vertices in segments that no annotator touched
+UNANNOTATED = 0.085  # share of vertices in segments that no annotator touched
 TILE = 0.7  # metres, size of the segments of large surfaces
 
 
 @dataclass
 class Scan:
-    """One synthetic scan in the raw frame; P vertices, F faces. Objects count from 0, -1 means unannotated."""
+    """One synthetic scan in the raw frame; P vertices, F faces. Objects count from 0, -1 means
+    unannotated.
+    """
 
     archetype: str
     points: np.ndarray  # (P, 3) float32, metres
@@ -81,7 +83,9 @@ def _spacing(patches: list[Patch], detail: np.ndarray, wanted: float) -> float:
 
 
 def _sensor_noise(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Offsets along the normal (P,) of a few millimetres: waves of fused depth maps and a little white noise."""
+    """Offsets along the normal (P,) of a few millimetres: waves of fused depth maps and a little white
+    noise.
+    """
     waves = np.zeros(len(points))
     for _ in range(5):
         waves += np.sin(points @ rng.normal(0, 6, 3) + rng.uniform(0, 2 * np.pi))
@@ -108,8 +112,9 @@ class Eye:
 
     def look(self, mesh: Mesh) -> None:
         """Renders a depth map (all directions) from every camera."""
-        middles = mesh.points[mesh.faces].mean(1)
-        points = np.concatenate([mesh.points, middles])
+        there = ~self._cut_out(mesh)
+        middles = mesh.points[mesh.faces[there[mesh.faces].all(1)]].mean(1)
+        points = np.concatenate([mesh.points[there], middles])
         for camera in self.cameras:
             pixel, distance = _project(points, camera)
             depth = np.full(_rows() * 2 * _rows(), np.inf)
@@ -128,7 +133,7 @@ class Eye:
             facing = np.where(two_sided[rest], np.abs(facing), facing)
             tolerance = 0.05 + 1.5 * PIXEL * distance / np.maximum(facing, 0.12)
             seen[rest] = (facing > 0.06) & (distance < depth[pixel] + tolerance) & (distance < 7.0)
-        return seen & ~self._missing(mesh)
+        return seen & ~self._missing(mesh) & ~self._cut_out(mesh)
 
     def _missing(self, mesh: Mesh) -> np.ndarray:
         x, y, z = mesh.points.T
@@ -142,12 +147,16 @@ class Eye:
         missing |= (names == "ceiling")[piece] & (patchy > 4 * self.ceiling_share - 2)
         for centre, size in zip(self.holes, self.hole_sizes, strict=True):
             missing |= ((mesh.points - centre) ** 2).sum(1) < size**2
-        on_wall = np.flatnonzero((names == "wall")[piece])
-        points = mesh.points[on_wall]
-        for low_high in self.flush:
-            low, high = low_high[:3] - 0.01, low_high[3:] + 0.01
-            missing[on_wall[((points > low) & (points < high)).all(1)]] = True
         return missing
+
+    def _cut_out(self, mesh: Mesh) -> np.ndarray:
+        """Wall vertices (P,) where a door, a window or a picture is."""
+        is_wall = np.array([piece.category == "wall" for piece in self.room.pieces])
+        on_wall = np.flatnonzero(is_wall[self.owner[mesh.patch]])
+        points, cut = mesh.points[on_wall], np.zeros(len(mesh.points), dtype=bool)
+        for low_high in self.flush:
+            cut[on_wall[((points > low_high[:3]) & (points < low_high[3:])).all(1)]] = True
+        return cut
 
 
 def _rows() -> int:
@@ -184,7 +193,9 @@ def _camera_places(room: Room, rng: np.random.Generator) -> np.ndarray:
 
 
 def _finish(room: Room, mesh: Mesh, owner, colours, kept, rng: np.random.Generator) -> Scan:
-    """Drops what was not seen, names segments and objects, mixes the vertex order and turns into the raw frame."""
+    """Drops what was not seen, names segments and objects, mixes the vertex order and turns into the raw
+    frame.
+    """
     faces = mesh.faces[kept[mesh.faces].all(1)]
     used = np.zeros(len(kept), dtype=bool)
     used[faces] = True
@@ -213,7 +224,8 @@ def _segments(piece: np.ndarray, patch: np.ndarray, position: np.ndarray) -> np.
     # patches stand in the order they were made: small ones run together within their object
     small = size < max(20, len(patch) // 4000)
     group = np.where(small[patch], 0, patch + 1)
-    tile = np.floor(position / TILE).astype(np.int64)
+    wave = np.stack([np.sin(5 * position[:, 1] + patch), np.sin(4 * position[:, 0] + patch)], axis=1)
+    tile = np.floor(np.maximum(position + 0.12 * wave + 0.12, 0) / TILE).astype(np.int64)
     tile[small[patch]] = 0
     key = ((piece * (len(size) + 2) + group) * 64 + np.minimum(tile[:, 0], 63)) * 64 + np.minimum(
         tile[:, 1], 63

@@ -1,8 +1,9 @@
 """Surface patches: what every synthetic object is made of, and how patches become an irregular triangle mesh.
 
-A patch is a small grid of control points, read bilinearly: two by two for a rectangle, more for anything curved.
-Frames: x to the right along a wall, y into the room, z up; metres. Seen from outside a patch's first axis runs to the
-right and its second upwards, so that its normal (first x second) points outwards.
+A patch is a small grid of control points, read bilinearly: two by two for a rectangle, more for anything
+curved.
+Frames: x to the right along a wall, y into the room, z up; metres. Seen from outside a patch's first axis
+runs to the right and its second upwards, so that its normal (first x second) points outwards.
 """
 
 from dataclasses import dataclass, field, replace
@@ -60,15 +61,16 @@ class Piece:
         return points.min(0), points.max(0)
 
 
-def bounds(pieces: list[Piece]) -> tuple[np.ndarray, np.ndarray]:
+Pieces = list[Piece]
+
+
+def bounds(pieces: Pieces) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper corner (3,) of the box around all pieces."""
     corners = [piece.bounds() for piece in pieces]
     return np.min([low for low, _ in corners], axis=0), np.max([high for _, high in corners], axis=0)
 
 
-def moved(
-    pieces: list[Piece], yaw: float = 0.0, offset: tuple[float, float, float] = (0, 0, 0)
-) -> list[Piece]:
+def moved(pieces: Pieces, yaw: float = 0.0, offset: tuple[float, float, float] = (0, 0, 0)) -> Pieces:
     """All pieces turned about z by `yaw`, then shifted."""
     return [piece.moved(yaw, offset) for piece in pieces]
 
@@ -107,8 +109,8 @@ def box(
 def lathe(centre, profile, finish: Finish, power: float = 2.0, sides: int = 24) -> Patch:
     """Superellipse rings stacked along z: `profile` rows are (half width x, half depth y, z) above `centre`.
 
-    `power` 2 gives ellipses, 4 and more rounded rectangles. Going up the profile the outside is outside; a profile
-    that goes down again gives the inside of a bowl.
+    `power` 2 gives ellipses, 4 and more rounded rectangles. Going up the profile the outside is outside; a
+    profile that goes down again gives the inside of a bowl.
     """
     angle = np.linspace(0, 2 * np.pi, sides + 1)
     cos, sin = np.cos(angle), np.sin(angle)
@@ -169,13 +171,17 @@ class Mesh:
 
 
 def cell_counts(patches: list[Patch], spacing: np.ndarray) -> np.ndarray:
-    """Cells along both axes (len(patches), 2) for a wanted vertex distance per patch, in metres; at least one."""
+    """Cells along both axes (len(patches), 2) for a wanted vertex distance per patch, in metres; at least
+    one.
+    """
     lengths = np.array([patch.lengths() for patch in patches])
     return np.maximum(np.rint(lengths / spacing[:, None]), 1).astype(np.int64)
 
 
 def triangulate(patches: list[Patch], cells: np.ndarray, rng: np.random.Generator) -> Mesh:
-    """Samples every patch on a warped, jittered grid with random diagonals: an irregular mesh like a decimated scan."""
+    """Samples every patch on a warped, jittered grid with random diagonals: an irregular mesh like a
+    decimated scan.
+    """
     points, faces, owner, position = [], [], [], []
     first = 0
     for index, (patch, (along, across)) in enumerate(zip(patches, cells.tolist(), strict=True)):
@@ -196,11 +202,11 @@ def _warped(cells: int, rng: np.random.Generator) -> np.ndarray:
     """Monotone positions 0..1 whose density varies smoothly: decimation is never uniform."""
     even = np.linspace(0, 1, cells + 1)
     waves = 2 * np.pi * rng.integers(1, 4)
-    return even + 0.35 * (np.sin(waves * even + rng.uniform(0, 2 * np.pi)) * even * (1 - even)) / waves * 4
+    return even + 0.2 * (np.sin(waves * even + rng.uniform(0, 2 * np.pi)) * even * (1 - even)) / waves * 4
 
 
 def _jitter(cells: int, other: int, rng: np.random.Generator) -> np.ndarray:
-    shift = rng.uniform(-0.33, 0.33, (cells + 1, other + 1)) / cells
+    shift = rng.uniform(-0.24, 0.24, (cells + 1, other + 1)) / cells
     shift[0] = shift[-1] = 0
     return shift
 

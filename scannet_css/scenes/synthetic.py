@@ -1,7 +1,7 @@
 """Synthetic scans in ScanNet's raw format: make one, write it, make a whole set.
 
-A scan depends on nothing but (seed, split, index, vertices): not on the number of workers, not on how many scans the
-set holds. So a set can be extended, and the first scans of a larger one are the same bytes.
+A scan depends on nothing but (seed, split, index, vertices): not on the number of workers, not on how many
+scans the set holds. So a set can be extended, and the first scans of a larger one are the same bytes.
 """
 
 import json
@@ -29,9 +29,24 @@ LARGEST_SET = 5000
 SETTINGS_FILE = "synthetic.json"
 
 TSV_COLUMNS = (
-    "id raw_category category count nyu40id eigen13id nyuClass nyu40class eigen13class ModelNet40 ModelNet10 "
-    "ShapeNetCore55 synsetoffset wnsynsetid wnsynsetkey mpcat40 mpcat40index"
-).split()
+    "id",
+    "raw_category",
+    "category",
+    "count",
+    "nyu40id",
+    "eigen13id",
+    "nyuClass",
+    "nyu40class",
+    "eigen13class",
+    "ModelNet40",
+    "ModelNet10",
+    "ShapeNetCore55",
+    "synsetoffset",
+    "wnsynsetid",
+    "wnsynsetkey",
+    "mpcat40",
+    "mpcat40index",
+)
 
 
 def scan_name(split: str, index: int) -> str:
@@ -46,7 +61,9 @@ def make_scan(seed: int, split: str, index: int, vertices: int = 130_000) -> Sca
 
 
 def write_scan(scan: Scan, folder: Path) -> None:
-    """Writes the five raw files of a scan into `folder`, whose name is the scan's; the folder is whole or absent."""
+    """Writes the five raw files of a scan into `folder`, whose name is the scan's; the folder is whole or
+    absent.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     name, labels = folder.name, scan.nyu40()
     temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".tmp", dir=folder.parent))
@@ -85,7 +102,9 @@ def _write_ply(path: Path, points, colours, faces, labels=None) -> None:
 
 
 def _palette() -> np.ndarray:
-    """Colours (41, 3) uint8 by NYU40 id: the benchmark's for its classes, greys for the others, black for none."""
+    """Colours (41, 3) uint8 by NYU40 id: the benchmark's for its classes, greys for the others, black for
+    none.
+    """
     table = np.repeat((60 + 3 * np.arange(41, dtype=np.uint8))[:, None], 3, axis=1)
     table[0] = UNLABELLED_COLOUR
     table[list(NYU40_IDS)] = COLOURS
@@ -151,14 +170,14 @@ def make_set(
 ) -> int:
     """Makes what is missing of a set of scans under `out` and returns how many scans that was.
 
-    Raises InputError for impossible numbers and for a folder that was made with another seed, number of vertices or
-    generator; OSError if it cannot be written.
+    Raises InputError for impossible numbers and for a folder that was made with another seed, number of
+    vertices or generator; OSError if it cannot be written.
     """
     out = Path(out)
     for option, value, low, high in (
         ("train", train, 0, LARGEST_SET),
         ("val", val, 0, LARGEST_SET),
-        ("seed", seed, 0, 2**32),
+        ("seed", seed, 0, 2**32 - 1),
         ("vertices", vertices, 2000, 1_000_000),
         ("workers", workers, 1, 512),
     ):
