@@ -1,9 +1,9 @@
 """Prepares raw scans for training: labels, normals, voxels, one file per scene and a manifest.
 
     python tools/prepare_scannet.py --scans /data/ScanNet --out data/scannet
-    python tools/prepare_scannet.py --scans data/synthetic/scans --out data/synthetic/prepared --voxel-size 0.02
+    python tools/prepare_scannet.py --scans data/synthetic/scans --out data/synthetic/prepared
 
-A second run does only what is missing, so after a crash or a kill give the same command again. A bad scan is
+A second run does only what is missing: after a crash or a kill give the same command again. A bad scan is
 reported in one line and the others go on; the exit code is then 1. What is read and written: docs/data.md.
 """
 

@@ -1,7 +1,7 @@
 """Reads the binary PLY files ScanNet ships: fixed-size vertices and triangles, whole arrays at once.
 
-Strict on purpose: the size of the file must be exactly what its header says, so a cut download, a doubled file
-or a payload shifted by a byte never passes for a mesh.
+Strict on purpose: the size of the file must be exactly what its header says, so a cut download, a doubled
+file or a payload shifted by a byte never passes for a mesh.
 """
 
 import re

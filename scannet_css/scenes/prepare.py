@@ -1,4 +1,4 @@
-"""Raw scans to a prepared data set: many scans at once, safe to kill at any time, byte for byte repeatable."""
+"""Raw scans to a prepared data set: many at once, safe to kill at any time, the same bytes each time."""
 
 import multiprocessing
 import os
@@ -11,19 +11,18 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
 from scannet_css.errors import InputError, one_line
 from scannet_css.files import digest_file
-from scannet_css.scenes.classes import CLASSES, IGNORE, NYU40_IDS
-from scannet_css.scenes.scannet import SUFFIXES, Scan, read_scan
+from scannet_css.scenes.classes import CLASSES, IGNORE
+from scannet_css.scenes.convert import prepare_scene
+from scannet_css.scenes.scannet import LABELS, SUFFIXES, read_scan
 from scannet_css.scenes.store import (
     MANIFEST,
     SPLITS,
     Manifest,
-    Scene,
     SceneEntry,
     SceneHeader,
     load_manifest,
@@ -33,12 +32,10 @@ from scannet_css.scenes.store import (
     scene_file,
     settings_digest,
 )
-from scannet_css.scenes.voxelize import majority_labels, voxelize
 
 VOXEL_SIZE = 0.02  # metres
 _SCAN_NAME = re.compile(r"scene\d{4}_\d{2}")
 _OFFICIAL_LISTS = Path(__file__).parent / "data"
-_HIGHEST_ID = 40  # of NYU40; 50 and 149 occur in released files
 
 
 @dataclass(frozen=True)
@@ -68,9 +65,10 @@ class _Job:
 def prepare(scans: str | Path, out: str | Path, voxel_size: float = VOXEL_SIZE, workers: int = 1) -> Report:
     """Prepares every listed scan below `scans` into `out` and writes the manifest last.
 
-    `scans` is ScanNet's root (with scans/ and scans_test/) or a folder of scans; split lists there win over the
-    official ones. What lies whole in `out` is checked and kept. A bad scan becomes a failure in the report. Raises
-    InputError if there is nothing to prepare or `out` holds something else, OSError if it cannot be written.
+    `scans` is ScanNet's root (with scans/ and scans_test/) or a folder of scans; split lists there win over
+    the official ones. What lies whole in `out` is checked and kept. A bad scan becomes a failure in the
+    report. Raises InputError if there is nothing to prepare or `out` holds something else, OSError if it cannot
+    be written.
     """
     scans, out = Path(scans), Path(out)
     if not 0.001 <= voxel_size <= 1:
@@ -112,53 +110,6 @@ def prepare(scans: str | Path, out: str | Path, voxel_size: float = VOXEL_SIZE, 
         absent={s: sum(split_of[n] == s and n not in folders for n in split_of) for s in SPLITS},
         leftover=[str(path.relative_to(out)) for path in _scene_files(out) if path not in files],
     )
-
-
-def prepare_scene(scan: Scan, voxel_size: float) -> tuple[Scene, dict[int, int]]:
-    """A scan as a scene, and the NYU40 ids outside 0..40 with their counts, which are ignored."""
-    labels, unknown_ids = _to_labels(scan)
-    instances = scan.instances if scan.instances is not None else np.full(len(scan.points), -1, np.int32)
-    points, labels = torch.from_numpy(scan.points), torch.from_numpy(labels)
-    voxel_coordinates, inverse = voxelize(points, voxel_size)
-    scene = Scene(
-        name=scan.name,
-        points=points,
-        colours=torch.from_numpy(scan.colours),
-        normals=torch.from_numpy(vertex_normals(scan.points, scan.faces)),
-        labels=labels,
-        instances=torch.from_numpy(instances),
-        voxel_coordinates=voxel_coordinates,
-        voxel_labels=majority_labels(labels, inverse, len(voxel_coordinates)),
-        inverse=inverse.to(torch.int32),
-    )
-    return scene, unknown_ids
-
-
-def vertex_normals(points: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Area-weighted unit normals (P, 3) float32 of points (P, 3) and triangles (T, 3); zero where no face.
-
-    Sums run in float64 over the faces in their order, with separate multiplications and additions, so that every
-    machine gives the same bits.
-    """
-    corners = points.astype(np.float64).T[:, faces]  # (axis, T, corner)
-    u, v = corners[..., 1] - corners[..., 0], corners[..., 2] - corners[..., 0]
-    areas = (u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0])
-    corner = faces.ravel()
-    sums = [np.bincount(corner, np.repeat(area, 3), len(points)) for area in areas]
-    length = np.sqrt(sums[0] * sums[0] + sums[1] * sums[1] + sums[2] * sums[2])
-    length[length == 0] = 1
-    return np.stack([axis / length for axis in sums], axis=1).astype(np.float32)
-
-
-def _to_labels(scan: Scan) -> tuple[np.ndarray, dict[int, int]]:
-    """Labels (P,) uint8: position in CLASSES, 255 for every other NYU40 id; and the ids NYU40 does not have."""
-    if scan.nyu40 is None:
-        return np.full(len(scan.points), IGNORE, np.uint8), {}
-    table = np.full(_HIGHEST_ID + 1, IGNORE, np.uint8)
-    table[list(NYU40_IDS)] = np.arange(len(CLASSES))
-    known = (scan.nyu40 >= 0) & (scan.nyu40 <= _HIGHEST_ID)
-    ids, counts = np.unique(scan.nyu40[~known], return_counts=True)
-    return table[np.where(known, scan.nyu40, 0)], dict(zip(ids.tolist(), counts.tolist(), strict=True))
 
 
 def _places(scans: Path) -> list[Path]:
@@ -207,7 +158,7 @@ def _read_lists(scans: Path) -> dict[str, str]:
 
 
 def _check_output(out: Path, dataset: str, voxel_size: float) -> dict[str, str]:
-    """Makes the folders, clears what killed runs left, refuses other settings; gives the known checksums."""
+    """Makes the folders, clears what killed runs left, refuses other settings; gives known checksums."""
     checksums = {}
     if (out / MANIFEST).exists():
         old = load_manifest(out)
@@ -267,7 +218,7 @@ def _prepare_one(job: _Job) -> tuple[SceneEntry | str, bool]:
             return kept, False
         scan = read_scan(job.scan)
         if scan.nyu40 is None and job.split != "test":
-            raise InputError(f"{job.scan}: no {SUFFIXES[1]}, but the scan is in the {job.split} list")
+            raise InputError(f"{job.scan}: no *{LABELS}, but the scan is in the {job.split} list")
         scene, unknown_ids = prepare_scene(scan, job.voxel_size)
     except (InputError, OSError) as error:
         return one_line(error), False
@@ -300,7 +251,7 @@ def _raw_files(job: _Job) -> tuple[dict[str, int], float]:
 
 
 def _kept(job: _Job, target: Path, raw: dict[str, int], changed: float) -> SceneEntry | None:
-    """The entry of a scene that need not be made again: whole, and its raw files neither resized nor newer."""
+    """The entry of a scene that is whole and whose raw files are neither resized nor newer, else None."""
     if not target.exists() or changed > target.stat().st_mtime:
         return None
     header = read_header(target)

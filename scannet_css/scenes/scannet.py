@@ -75,10 +75,11 @@ def _read_mesh(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     colours = _columns(path, vertices, ("red", "green", "blue"), np.dtype("u1"))
     if not np.isfinite(points).all():
         raise InputError(f"{path}: vertex {_first(~np.isfinite(points).all(axis=1))} is not finite")
-    far = np.abs(points).max(axis=1) >= _FURTHEST
+    far = np.abs(points) >= _FURTHEST
     if far.any():
-        raise InputError(f"{path}: vertex {_first(far)} is {_FURTHEST:.0f} m or more from the origin")
-    extent = float((points.max(axis=0) - points.min(axis=0)).max())
+        bad = _first(far.any(axis=1))
+        raise InputError(f"{path}: vertex {bad} is {_FURTHEST:.0f} m or more from the origin")
+    extent = max(float(axis.max() - axis.min()) for axis in points.T)
     if not _EXTENT[0] <= extent <= _EXTENT[1]:
         low, high = _EXTENT
         raise InputError(f"{path}: the scan is {extent:.3g} m long; expected {low} to {high:.0f} m")
@@ -108,9 +109,9 @@ def _read_labels(path: Path, points: np.ndarray) -> np.ndarray:
     if "label" not in vertices.dtype.names or vertices.dtype["label"].kind not in "iu":
         raise InputError(f"{path}: vertices lack the integer property label")
     # written so that NaN fails the comparison too
-    same = (np.abs(_positions(path, vertices) - points) < _SAME_PLACE).all(axis=1)
+    same = np.abs(_positions(path, vertices) - points) < _SAME_PLACE
     if not same.all():
-        raise InputError(f"{path}: vertex {_first(~same)} stands elsewhere than in the mesh")
+        raise InputError(f"{path}: vertex {_first(~same.all(axis=1))} stands elsewhere than in the mesh")
     return vertices["label"].astype(np.int32)
 
 
@@ -163,8 +164,11 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _integers(path: Path, what: str, value: Any) -> np.ndarray:
-    array = np.array(value) if isinstance(value, list) and value else np.empty(0, np.int64)
-    if not isinstance(value, list) or array.ndim != 1 or array.dtype != np.int64:
+    try:
+        array = np.array(value) if value else np.empty(0, np.int64)
+    except ValueError:  # lists of different lengths
+        array = None
+    if not isinstance(value, list) or array is None or array.ndim != 1 or array.dtype != np.int64:
         raise InputError(f"{path}: expected {what} as a list of whole numbers")
     return array
 
