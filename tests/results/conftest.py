@@ -1,10 +1,16 @@
 """Records for the tests of the results: real in shape, with confusion matrices drawn from a seed."""
 
+import runpy
+from pathlib import Path
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 
+from scannet_css.errors import run_command
 from scannet_css.results.record import Record
 
+ROOT = Path(__file__).parents[2]
 STEPS = [["wall", "floor", "chair"], ["sofa", "shower curtain"]]
 
 
@@ -107,3 +113,21 @@ def value():
 def record():
     """The same as a Record."""
     return lambda **options: Record.from_json(make_value(**options))
+
+
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """`run(folder, script, *arguments)`: a command as if started in `folder`, in this process."""
+
+    def in_folder(folder: Path, script: str, *arguments: object) -> Done:
+        monkeypatch.chdir(folder)
+        code = run_command(runpy.run_path(str(ROOT / script))["main"], [str(one) for one in arguments])
+        return Done(code, *capsys.readouterr())
+
+    return in_folder
