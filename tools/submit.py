@@ -28,11 +28,12 @@ def main(arguments: Sequence[str]) -> int:
     for path in options.records:
         try:
             record = load_record(path)
-            print(f"{path}: {summary(record)}")
-            if not options.check:
-                store(record)
         except (InputError, OSError) as error:
             problems.append(one_line(error))
+            continue
+        print(f"{path}: {summary(record)}")
+        if not options.check:
+            store(record)
     if not options.check and RECORDS.exists():
         stored, broken = read_records([RECORDS])
         problems += broken

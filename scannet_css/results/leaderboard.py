@@ -124,6 +124,8 @@ class Section:
             return _number(mean, 1) + (f" ± {deviation:.1f}" if deviation is not None else "")
         if column == "parameters":
             return f"{row.first.network.parameters / 1e6:.2f} M"
+        if column == "peak_memory" and row.peak_memory is not None:
+            return f"{row.peak_memory:.2f} GiB"
         return _facts(row)[column]
 
     def is_best(self, row: Row, column: str) -> bool:

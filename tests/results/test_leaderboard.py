@@ -262,4 +262,4 @@ def test_submit_of_a_missing_file_is_one_line(run, tmp_path):
 def test_command_starts_from_a_shell(tmp_path):
     command = [sys.executable, str(ROOT / "benchmarks/leaderboard.py")]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2 and done.stderr.startswith("error: runs, benchmarks/records: no records found")
+    assert done.returncode == 2 and done.stderr.startswith("error: runs, benchmarks/records: no records")
