@@ -49,7 +49,7 @@ def paint(mesh: Mesh, normals: np.ndarray, patches: list[Patch], rng: np.random.
             offset[rows] = shift
     colour = base * factor + offset
     colour *= _light(mesh.points, normals, rng)[:, None]
-    colour *= rng.normal(1.0, 0.05, 3) * rng.uniform(0.85, 1.12)
+    colour *= rng.normal(1.0, 0.03, 3) * rng.uniform(0.85, 1.12)
     colour += rng.normal(0, 5.0, (len(colour), 1)) + rng.normal(0, 2.5, colour.shape)
     return np.clip(np.rint(colour), 0, 255).astype(np.uint8)
 

@@ -19,12 +19,12 @@ def render(
     elevation: float = 50.0,
     faces: np.ndarray | None = None,
 ) -> np.ndarray:
-    """A picture (h, w, 3) uint8 of points (P, 3) in metres with colours (P, 3) uint8; `size` is (w, h) pixels.
+    """A picture (h, w, 3) uint8 of points (P, 3) in metres with colours (P, 3) uint8; `size` is (w, h).
 
     `azimuth` and `elevation` (degrees) say where the camera stands, seen from the middle of the scan. With
-    `faces` (F, 3) triangles are drawn, and those seen from behind are not: ceiling and near walls vanish and the
-    view into the room is free. Without, points are drawn as small squares and those under the ceiling are cut
-    away.
+    `faces` (F, 3) triangles are drawn, and those seen from behind are not: ceiling and near walls vanish and
+    the view into the room is free. Without, points are drawn as small squares and those under the ceiling are
+    cut away.
     """
     width, height = size[0] * SUPERSAMPLING, size[1] * SUPERSAMPLING
     points, colours = np.asarray(points, dtype=np.float32), np.asarray(colours, dtype=np.float32)

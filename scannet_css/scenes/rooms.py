@@ -17,6 +17,17 @@ from scannet_css.scenes.surfaces import Piece, box, moved, quad
 
 # walls vanish behind these: they are let into the wall or lie flat on it
 FLUSH = {"door", "window", "picture", "whiteboard", "mirror"}
+# nothing of floor and wall is ever seen inside or behind these
+SOLID = {
+    "kitchen cabinet",
+    "bathroom vanity",
+    "cabinet",
+    "file cabinet",
+    "wardrobe",
+    "refrigerator",
+    "bathtub",
+    "bed",
+}
 
 
 @cache
@@ -33,6 +44,7 @@ class Room:
     size: tuple[float, float, float]
     pieces: list[Piece] = field(default_factory=list)
     taken: list[np.ndarray] = field(default_factory=list)  # boxes (6,): lower corner, upper corner
+    blocks: list[np.ndarray] = field(default_factory=list)  # boxes (6,) that belong to the next room
 
     def flush_boxes(self) -> list[np.ndarray]:
         """Boxes (6,) inside which the wall's own surface is not there: the outlines of doors, windows,
@@ -50,6 +62,13 @@ class Room:
                 low, high = low + inset, high - inset
                 boxes.append(np.array([*low[:2], low[2] if low[2] > 0.1 else -1.0, *high]))
         return boxes
+
+    def solid_boxes(self) -> list[np.ndarray]:
+        """Boxes (6,) of closed furniture, a little smaller than it is."""
+        boxes = [piece.bounds() for piece in self.pieces if piece.category in SOLID]
+        return [
+            np.array([*(low[:2] + 0.03), low[2] - 0.2, *(high - 0.03)]) for low, high in boxes
+        ] + self.blocks
 
 
 def choose_archetype(seed: int, stream: int, index: int) -> tuple[str, int]:
@@ -149,6 +168,10 @@ def _add_notch(room: Room, paint, rng: np.random.Generator) -> None:
         Piece("wall", [side]) for side in box((x, y, 0), (x + w, y + d, height), paint, skip=skip)
     ]
     room.taken.append(np.array([x, y, 0, x + w, y + d, height]))
+    # reaches past the outer walls, which vanish there, and ends just behind the walls made here
+    low = (x - 0.3 if x == 0 else x + 0.1, y - 0.3 if y == 0 else y + 0.1, -0.2)
+    high = (x + w - 0.1 if x == 0 else x + w + 0.3, y + d - 0.1 if y == 0 else y + d + 0.3, height + 0.2)
+    room.blocks.append(np.array([*low, *high]))
 
 
 def _wall(room: Room, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:

@@ -100,7 +100,7 @@ class Eye:
         self.cameras = _camera_places(room, rng)
         self.two_sided = np.array([patch.two_sided for patch in patches])
         self.owner = owner
-        self.flush = room.flush_boxes()
+        self.flush, self.solid = room.flush_boxes(), room.solid_boxes()
         self.top = rng.uniform(1.9, 2.7) if rng.random() < 0.62 else 9.0
         self.phase = rng.uniform(0, 2 * np.pi, 4)
         self.ceiling_share = rng.uniform(0.2, 1.0) if rng.random() < 0.5 else 0.0
@@ -150,12 +150,19 @@ class Eye:
         return missing
 
     def _cut_out(self, mesh: Mesh) -> np.ndarray:
-        """Wall vertices (P,) where a door, a window or a picture is."""
-        is_wall = np.array([piece.category == "wall" for piece in self.room.pieces])
-        on_wall = np.flatnonzero(is_wall[self.owner[mesh.patch]])
-        points, cut = mesh.points[on_wall], np.zeros(len(mesh.points), dtype=bool)
-        for low_high in self.flush:
-            cut[on_wall[((points > low_high[:3]) & (points < low_high[3:])).all(1)]] = True
+        """Vertices (P,) of walls where a door, a window or a picture is, and of walls and floor inside
+        furniture.
+        """
+        cut = np.zeros(len(mesh.points), dtype=bool)
+        # furniture stands up to 5 cm off the wall: that gap is never seen either
+        gaps = np.array([[0.09, 0, 0, -0.09, 0, 0], [0, 0.09, 0, 0, -0.09, 0]])
+        hidden = {"wall": self.flush + [box - gap for box in self.solid for gap in gaps], "floor": self.solid}
+        for name, boxes in hidden.items():
+            chosen = np.array([piece.category == name for piece in self.room.pieces])
+            rows = np.flatnonzero(chosen[self.owner[mesh.patch]])
+            points = mesh.points[rows]
+            for box in boxes:
+                cut[rows[((points > box[:3]) & (points < box[3:])).all(1)]] = True
         return cut
 
 

@@ -71,7 +71,11 @@ def write_scan(scan: Scan, folder: Path) -> None:
         temporary.chmod(0o755)
         _write_ply(temporary / f"{name}_vh_clean_2.ply", scan.points, scan.colours, scan.faces)
         _write_ply(
-            temporary / f"{name}_vh_clean_2.labels.ply", scan.points, _palette()[labels], scan.faces, labels
+            temporary / f"{name}_vh_clean_2.labels.ply",
+            scan.points,
+            label_palette()[labels],
+            scan.faces,
+            labels,
         )
         _write_segments(temporary / f"{name}_vh_clean_2.0.010000.segs.json", name, scan)
         _write_aggregation(temporary / f"{name}.aggregation.json", name, scan)
@@ -101,7 +105,7 @@ def _write_ply(path: Path, points, colours, faces, labels=None) -> None:
     path.write_bytes(("\n".join(header) + "\n").encode() + vertex.tobytes() + face.tobytes())
 
 
-def _palette() -> np.ndarray:
+def label_palette() -> np.ndarray:
     """Colours (41, 3) uint8 by NYU40 id: the benchmark's for its classes, greys for the others, black for
     none.
     """

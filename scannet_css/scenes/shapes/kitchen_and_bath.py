@@ -116,8 +116,8 @@ def refrigerator(rng) -> Pieces:
     w, d, h = rng.uniform(0.62, 0.85), rng.uniform(0.62, 0.74), rng.uniform(1.55, 1.8)
     body, metal = finish(rng, "white", "metal", "white", "dark"), finish(rng, "metal")
     split = h * rng.choice([0.32, 0.68])
-    patches = box((-w / 2, 0, 0.03), (w / 2, d - 0.07, h), body)
-    for low, high in ((0.1, split - 0.012), (split + 0.012, h)):
+    patches = box((-w / 2, 0, 0), (w / 2, d - 0.07, h), body)
+    for low, high in ((0.03, split - 0.012), (split + 0.012, h)):
         patches += box((-w / 2, d - 0.06, low), (w / 2, d, high), shaded(body, 1.03), skip=("back",))
         inner = high - 0.08 if high < h else low + 0.08
         outer = max(inner - 0.45, low + 0.04) if high < h else min(inner + 0.45, high - 0.04)
