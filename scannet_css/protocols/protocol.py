@@ -193,12 +193,13 @@ def load_protocol(name: str | Path) -> Protocol:
     """
     if str(name).endswith(".json"):
         return _read(Path(name))
-    shipped = protocol_names()
-    matches = [s for s in shipped if s == str(name)] or [s for s in shipped if s.split("/")[-1] == str(name)]
+    shipped = {long: (long, long.split("/")[-1]) for long in protocol_names()}
+    matches = [long for long, names in shipped.items() if str(name) in names]
     if len(matches) != 1:
+        hint = did_you_mean(str(name), [word for names in shipped.values() for word in names])
         raise InputError(
-            f"protocol {str(name)!r} is not known{did_you_mean(str(name), shipped)}; expected "
-            f"{', '.join(shipped)} or a path that ends in .json"
+            f"protocol {str(name)!r} is not known{hint}; expected {', '.join(shipped)} or a path that ends in "
+            ".json"
         )
     return _read(SHIPPED / f"{matches[0]}.json")
 
@@ -208,10 +209,9 @@ def protocol_names() -> tuple[str, ...]:
     return tuple(sorted(str(path.relative_to(SHIPPED).with_suffix("")) for path in SHIPPED.glob("*/*.json")))
 
 
-def did_you_mean(word: str, words: Iterable[str]) -> str:
+def did_you_mean(word: str, words: Sequence[str]) -> str:
     """' (did you mean ...?)' with the nearest of `words`, or nothing."""
-    words = list(words)
-    near = difflib.get_close_matches(word, words, n=1) or [w for w in words if w.split("/")[-1] == word][:1]
+    near = difflib.get_close_matches(word, words, n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 

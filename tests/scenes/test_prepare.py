@@ -1,0 +1,420 @@
+"""From raw folders to a prepared data set: exact values, every fault, kills at any time."""
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from scannet_css.errors import InputError, run_command
+from scannet_css.scenes import load_manifest, load_scene, read_scan
+from scannet_css.scenes.classes import CLASSES
+from scannet_css.scenes.convert import prepare_scene, vertex_normals
+from scannet_css.scenes.prepare import prepare
+
+ROOT = Path(__file__).parents[2]
+TOOL = ROOT / "tools" / "prepare_scannet.py"
+
+# a square floor and a wall: two unit normals, one vertex on both, one vertex without a face
+POINTS = [
+    [0, 0, 0],
+    [1, 0, 0],
+    [1, 1, 0],
+    [0, 1, 0],
+    [0, 0, 1],
+    [1, 0, 1],
+    [0.5, 0.5, 0.5],
+    [0.505, 0.5, 0.5],
+]
+FACES = [[0, 1, 2], [0, 2, 3], [0, 1, 5], [0, 5, 4]]
+NYU40 = [2, 50, 39, 0, 1, 149, 13, 36]
+LABELS = [1, 255, 19, 255, 0, 255, 255, 18]
+
+
+def room(seed, points=400):
+    """A random mesh in a box with every NYU40 id."""
+    dice = np.random.default_rng(seed)
+    return {
+        "points": dice.random((points, 3)) * [2, 2, 1],
+        "faces": dice.integers(0, points, (800, 3)),
+        "colours": dice.integers(0, 256, (points, 3)),
+        "nyu40": dice.integers(0, 41, points),
+        "segments": dice.integers(0, 20, points),
+        "objects": {i: [i] for i in range(10)},
+    }
+
+
+def make_scans(folder, write_scan, train=3, val=1, points=400):
+    names = [f"scene{i:04d}_00" for i in range(train + val)]
+    for seed, name in enumerate(names):
+        write_scan(folder / name, **room(seed, points))
+    write_lists(folder, train=names[:train], val=names[train:])
+    return folder
+
+
+def write_lists(folder, **lists):
+    for split, names in lists.items():
+        (folder / f"scannetv2_{split}.txt").write_text("".join(f"{name}\n" for name in names))
+
+
+def content(folder):
+    """Every file below a folder with its bytes."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def load_tool():
+    spec = importlib.util.spec_from_file_location("prepare_scannet", TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_tool(capfd, *arguments):
+    """Exit code, standard output and standard error of the command."""
+    code = run_command(load_tool().main, [str(argument) for argument in arguments])
+    return (code, *capfd.readouterr())
+
+
+@pytest.fixture
+def one_scan(tmp_path, write_scan):
+    scans = tmp_path / "scans"
+    write_scan(scans / "scene0191_00", POINTS, FACES, None, NYU40, [0, 0, 0, 0, 1, 1, 2, 2], {0: [0], 5: [2]})
+    return scans
+
+
+def test_values(tmp_path, one_scan):
+    report = prepare(tmp_path, tmp_path / "out")
+    manifest = load_manifest(tmp_path / "out")
+    assert report.manifest == manifest and (report.made, report.kept, report.failures) == (1, 0, {})
+    assert (manifest.dataset, manifest.classes, manifest.voxel_size) == ("scannet", CLASSES, 0.02)
+    entry = manifest.scenes["scene0191_00"]
+    assert (entry.split, entry.vertices, entry.voxels, entry.labelled) == ("train", 8, 7, True)
+    assert entry.class_counts == tuple(int(c in (0, 1, 18, 19)) for c in range(20)) and entry.ignored == 4
+    assert entry.unknown_ids == {50: 1, 149: 1} and entry.faces == 4
+    assert entry.sha256 == hashlib.sha256(manifest.path(entry).read_bytes()).hexdigest()
+
+    scene = load_scene(manifest.path(entry))
+    assert scene.name == "scene0191_00" and torch.equal(scene.points, torch.tensor(POINTS))
+    assert scene.labels.tolist() == LABELS
+    assert scene.instances.tolist() == [0, 0, 0, 0, -1, -1, 5, 5]
+    floor, wall, none = [0, 0, 1], [0, -1, 0], [0, 0, 0]
+    both = [0, -(0.5**0.5), 0.5**0.5]
+    # at vertex 1 floor and wall meet with one face each, at vertex 0 with two each
+    expected = [both, both, floor, floor, wall, wall, none, none]
+    assert torch.allclose(scene.normals, torch.tensor(expected, dtype=torch.float32), atol=1e-7)
+    cells = [[0, 0, 0], [0, 0, 50], [0, 50, 0], [25, 25, 25], [50, 0, 0], [50, 0, 50], [50, 50, 0]]
+    assert scene.voxel_coordinates.tolist() == cells
+    assert scene.inverse.tolist() == [0, 4, 6, 2, 1, 5, 3, 3]
+    assert scene.voxel_labels.tolist() == [1, 0, 255, 18, 255, 255, 19]
+
+
+def test_voxel_size_is_that_of_the_option(tmp_path, one_scan):
+    manifest = prepare(one_scan, tmp_path / "out", voxel_size=0.6).manifest
+    scene = load_scene(manifest.path(manifest.scenes["scene0191_00"]))
+    assert manifest.voxel_size == 0.6
+    assert scene.voxel_coordinates.tolist() == [
+        [0, 0, 0],
+        [0, 0, 1],
+        [0, 1, 0],
+        [1, 0, 0],
+        [1, 0, 1],
+        [1, 1, 0],
+    ]
+    assert scene.voxel_labels.tolist() == [
+        1,
+        0,
+        255,
+        255,
+        255,
+        19,
+    ]  # floor and bathtub tie: the smaller label
+
+
+def test_normals_are_those_of_a_loop():
+    dice = np.random.default_rng(5)
+    points, faces = dice.random((50, 3)).astype(np.float32), dice.integers(0, 45, (80, 3)).astype(np.int32)
+    sums = np.zeros((50, 3))
+    for a, b, c in faces:
+        area = np.cross(points[b].astype(float) - points[a], points[c].astype(float) - points[a])
+        for corner in (a, b, c):
+            sums[corner] += area
+    lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+    expected = np.divide(sums, lengths, out=np.zeros_like(sums), where=lengths > 0)
+    normals = vertex_normals(points, faces)
+    assert normals.dtype == np.float32 and np.abs(normals - expected).max() < 1e-6
+    assert (normals[45:] == 0).all()
+    assert (vertex_normals(points, np.empty((0, 3), np.int32)) == 0).all()
+
+
+def test_another_order_of_the_vertices_changes_per_vertex_arrays_only(tmp_path, write_scan):
+    raw = room(3)
+    order = np.random.default_rng(0).permutation(400)
+    shuffled = {name: raw[name][order] for name in ("points", "colours", "nyu40", "segments")}
+    shuffled["faces"] = np.argsort(order)[raw["faces"]]
+    scan = read_scan(write_scan(tmp_path / "a" / "scene0000_00", **raw))
+    other = read_scan(write_scan(tmp_path / "b" / "scene0000_00", **{**raw, **shuffled}))
+    scene, other = prepare_scene(scan, 0.3)[0], prepare_scene(other, 0.3)[0]
+    assert len(scene.voxel_coordinates) < 250
+    assert torch.equal(scene.voxel_coordinates, other.voxel_coordinates)
+    assert torch.equal(scene.voxel_labels, other.voxel_labels)
+    for name in ("points", "colours", "normals", "labels", "instances", "inverse"):
+        assert torch.equal(getattr(scene, name)[order], getattr(other, name)), name
+
+
+def test_official_lists_and_both_folders_of_scannet(tmp_path, write_scan):
+    write_scan(tmp_path / "scans" / "scene0191_00", POINTS, FACES, nyu40=NYU40)
+    write_scan(tmp_path / "scans" / "scene0568_00", POINTS, FACES, nyu40=NYU40)
+    write_scan(tmp_path / "scans_test" / "scene0707_00", POINTS, FACES)
+    write_scan(tmp_path / "scans" / "scene9999_00", POINTS, FACES, nyu40=NYU40)
+    (tmp_path / "scans" / "tasks").mkdir()
+    report = prepare(tmp_path, tmp_path / "out")
+    assert {name: entry.split for name, entry in report.manifest.scenes.items()} == {
+        "scene0191_00": "train",
+        "scene0568_00": "val",
+        "scene0707_00": "test",
+    }
+    assert report.unlisted == ["scene9999_00"]
+    assert report.absent == {"train": 1200, "val": 311, "test": 99}
+    hidden = report.manifest.scenes["scene0707_00"]
+    assert not hidden.labelled and hidden.ignored == 8 and sum(hidden.class_counts) == 0
+    scene = load_scene(report.manifest.path(hidden))
+    assert scene.labels.tolist() == [255] * 8 and scene.instances.tolist() == [-1] * 8
+    assert scene.voxel_labels.tolist() == [255] * 7
+
+
+def test_the_official_lists_are_the_official_ones():
+    folder = ROOT / "scannet_css" / "scenes" / "data"
+    found = {
+        s: hashlib.md5((folder / f"scannetv2_{s}.txt").read_bytes()).hexdigest()
+        for s in ("train", "val", "test")
+    }
+    assert {s: m[:8] for s, m in found.items()} == {
+        "train": "79fe2aff",
+        "val": "006d6c14",
+        "test": "34100efe",
+    }
+
+
+def test_synthetic_scans_have_their_own_name(tmp_path, write_scan):
+    scans = make_scans(tmp_path / "scans", write_scan, 1, 1)
+    (scans / "synthetic.json").write_text('{"dataset": "synthetic"}')
+    assert prepare(scans, tmp_path / "out").manifest.dataset == "synthetic"
+
+
+def test_workers_and_place_do_not_matter(tmp_path, write_scan):
+    scans = make_scans(tmp_path / "scans", write_scan, 5, 2)
+    first = prepare(scans, tmp_path / "one", workers=1).manifest
+    second = prepare(scans, tmp_path / "elsewhere" / "three", workers=3).manifest
+    assert content(tmp_path / "one") == content(tmp_path / "elsewhere" / "three")
+    assert len(content(tmp_path / "one")) == 8 and first.hash == second.hash
+
+
+def test_a_second_run_does_nothing(tmp_path, write_scan, capfd):
+    scans, out = make_scans(tmp_path / "scans", write_scan), tmp_path / "out"
+    code, text, _ = run_tool(capfd, "--scans", scans, "--out", out, "--workers", 2)
+    assert code == 0
+    assert re.match(
+        r"scannet: 4 scans \(4 made, 0 kept\), 1600 vertices, \d+ voxels of 0.02 m, [\d.]+ s, "
+        r"ids outside NYU40 \(ignored\): none\nmanifest [0-9a-f]{12} in ",
+        text,
+    )
+    times = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
+    before = content(out)
+    code, text, _ = run_tool(capfd, "--scans", scans, "--out", out, "--workers", 2)
+    assert code == 0 and "(0 made, 4 kept)" in text
+    assert content(out) == before
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")} == times
+
+
+def test_what_changed_or_broke_is_made_again(tmp_path, write_scan):
+    scans, out = make_scans(tmp_path / "scans", write_scan), tmp_path / "out"
+    prepare(scans, out)
+    before = content(out)
+    # a raw file that is newer, a prepared file with one flipped bit, a prepared file that is gone
+    labels = scans / "scene0000_00" / "scene0000_00_vh_clean_2.labels.ply"
+    os.utime(labels, (os.stat(labels).st_atime, os.stat(labels).st_mtime + 3600))
+    damaged = out / "train" / "scene0001_00.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"\x77")
+    (out / "val" / "scene0003_00.safetensors").unlink()
+    report = prepare(scans, out)
+    assert (report.made, report.kept) == (3, 1) and content(out) == before
+    # a raw file of another size, although it is old
+    segments = scans / "scene0002_00" / "scene0002_00_vh_clean_2.0.010000.segs.json"
+    segments.write_text(segments.read_text() + " ")
+    os.utime(segments, (0, 0))
+    # the first scan's labels are still newer than what was made of them
+    assert prepare(scans, out).made == 2
+
+
+def test_a_scan_that_went_is_said(tmp_path, write_scan, capfd):
+    scans, out = make_scans(tmp_path / "scans", write_scan), tmp_path / "out"
+    prepare(scans, out)
+    write_lists(scans, train=["scene0000_00", "scene0001_00"], val=["scene0003_00", "scene0007_00"])
+    code, text, _ = run_tool(capfd, "--scans", scans, "--out", out)
+    assert code == 0 and "(0 made, 3 kept)" in text
+    assert (
+        "in no split list, left out: scene0002_00\n" in text
+        and "val: 1 listed scans have no folder\n" in text
+    )
+    assert "without a scan, left out of the manifest: train/scene0002_00.safetensors\n" in text
+
+
+def test_other_settings_are_refused(tmp_path, write_scan):
+    scans, out = make_scans(tmp_path / "scans", write_scan), tmp_path / "out"
+    prepare(scans, out)
+    before = content(out)
+    with pytest.raises(
+        InputError, match="prepared with voxel size 0.02, now asked for 0.05; choose another --out"
+    ):
+        prepare(scans, out, voxel_size=0.05)
+    (scans / "synthetic.json").write_text("{}")
+    with pytest.raises(InputError, match="prepared with data set scannet, now asked for synthetic"):
+        prepare(scans, out)
+    assert content(out) == before
+    # the scenes know it too, without a manifest
+    (out / "manifest.json").unlink()
+    with pytest.raises(InputError, match=r"scene0000_00.safetensors: prepared with other settings"):
+        prepare(scans, out)
+
+
+def test_a_foreign_folder_is_left_alone(tmp_path, write_scan):
+    scans = make_scans(tmp_path / "scans", write_scan)
+    foreign = tmp_path / "web"
+    foreign.mkdir()
+    (foreign / "manifest.json").write_text('{"name": "a web page"}')
+    with pytest.raises(InputError, match="expected the manifest of a prepared data set"):
+        prepare(scans, foreign)
+    (foreign / "manifest.json").unlink()
+    (foreign / "train").mkdir()
+    (foreign / "train" / "weights.safetensors").write_bytes(b"weights")
+    with pytest.raises(InputError, match="not a prepared scene"):
+        prepare(scans, foreign)
+    assert content(foreign) == {"train/weights.safetensors": b"weights"}
+
+
+def test_bad_scans_are_said_and_the_others_go_on(tmp_path, write_scan, capfd):
+    scans, out = make_scans(tmp_path / "scans", write_scan, train=8, val=1), tmp_path / "out"
+
+    def damage(index, suffix, change):
+        path = scans / f"scene000{index}_00" / f"scene000{index}_00{suffix}"
+        change(path)
+
+    damage(0, "_vh_clean_2.ply", Path.unlink)
+    damage(1, "_vh_clean_2.ply", lambda p: p.write_bytes(p.read_bytes()[:-7]))
+    damage(2, "_vh_clean_2.labels.ply", Path.unlink)
+    other = write_scan(tmp_path / "scene0009_00", POINTS, FACES, nyu40=NYU40)
+    other = other / "scene0009_00_vh_clean_2.labels.ply"
+    damage(3, "_vh_clean_2.labels.ply", lambda p: p.write_bytes(other.read_bytes()))
+    empty = write_scan(tmp_path / "scene0008_00", np.zeros((0, 3))) / "scene0008_00_vh_clean_2.ply"
+    damage(4, "_vh_clean_2.ply", lambda p: p.write_bytes(empty.read_bytes()))
+    damage(5, "_vh_clean_2.ply", lambda p: (p.unlink(), p.mkdir()))
+    code, text, errors = run_tool(capfd, "--scans", scans, "--out", out, "--workers", 2)
+    assert code == 1 and "scannet: 3 scans (3 made, 0 kept)" in text
+    reasons = {
+        "scene0000_00": "no such file",
+        "scene0001_00": "cut off or damaged",
+        "scene0002_00": "but the scan is in the train list",
+        "scene0003_00": "8 vertices, but the mesh has 400",
+        "scene0004_00": "the scan is empty",
+        "scene0005_00": "Is a directory",
+    }
+    for name, reason in reasons.items():
+        lines = [line for line in (text + errors).splitlines() if line.startswith(f"{name}: ")]
+        assert len(lines) == 1 and reason in lines[0], (name, lines)
+    assert f"failed 6: {', '.join(reasons)}\n" in errors
+    assert sorted(load_manifest(out).scenes) == ["scene0006_00", "scene0007_00", "scene0008_00"]
+    assert not [path for path in content(out) if "tmp" in path]
+
+
+def test_ids_that_nyu40_does_not_have_are_said(tmp_path, one_scan, capfd):
+    code, text, _ = run_tool(capfd, "--scans", one_scan, "--out", tmp_path / "out", "--workers", 1)
+    assert code == 0 and "ids outside NYU40 (ignored): 50 (1 vertices), 149 (1 vertices)\n" in text
+
+
+def test_when_no_scan_is_good_there_is_no_manifest(tmp_path, one_scan, capfd):
+    (one_scan / "scene0191_00" / "scene0191_00_vh_clean_2.ply").unlink()
+    code, _, errors = run_tool(capfd, "--scans", one_scan, "--out", tmp_path / "out", "--workers", 1)
+    assert code == 1 and "failed 1: scene0191_00" in errors and content(tmp_path / "out") == {}
+
+
+@pytest.mark.parametrize(
+    ("lists", "reason"),
+    [
+        ({"train": ["scene0000_00", "scene0000_00"]}, "scannetv2_train.txt:2: scene0000_00 is listed twice"),
+        (
+            {"train": ["scene0000_00"], "val": ["scene0000_00"]},
+            "scannetv2_val.txt:1: scene0000_00 is listed twice",
+        ),
+        ({"train": ["../scene0000_00"]}, "scannetv2_train.txt:1: '../scene0000_00'; expected a name like"),
+        ({"train": ["scene0007_00"]}, "none of its 1 scans is in a split list"),
+    ],
+)
+def test_split_lists(tmp_path, write_scan, lists, reason):
+    write_scan(tmp_path / "scans" / "scene0000_00", **room(0))
+    write_lists(tmp_path / "scans", **lists)
+    with pytest.raises(InputError, match=re.escape(reason)):
+        prepare(tmp_path / "scans", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_impossible_arguments(tmp_path, one_scan, capfd):
+    good = ("--scans", one_scan, "--out", tmp_path / "out")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    for arguments, reason in (
+        ((*good, "--voxel-size", "0"), "voxel size 0.0: expected 0.001 to 1 metre"),
+        ((*good, "--voxel-size", "nan"), "voxel size nan"),
+        ((*good, "--workers", "0"), "--workers 0: expected at least 1"),
+        (("--scans", tmp_path / "nowhere", "--out", tmp_path / "out"), "nowhere: no such folder"),
+        (("--scans", tmp_path / "empty", "--out", tmp_path / "out"), "empty: no scans here"),
+        (("--scans", one_scan, "--out", tmp_path / "file" / "out"), "Not a directory"),
+        (("--scans", one_scan, "--out", "/proc/out"), "/proc/out"),
+    ):
+        code, text, errors = run_tool(capfd, *arguments)
+        assert code == 2 and text == "" and errors.startswith("error: ") and errors.count("\n") == 1
+        assert reason in errors
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path, write_scan):
+    """A limit on the size of files stands in for the disk."""
+    scans, out = make_scans(tmp_path / "scans", write_scan, 2, 0), tmp_path / "out"
+    code = f"import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); \
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000)); import runpy, sys; \
+sys.argv = ['prepare', '--scans', {str(scans)!r}, '--out', {str(out)!r}]; \
+runpy.run_path({str(TOOL)!r}, run_name='__main__')"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 2 and result.stderr.startswith("error: "), result.stderr
+    assert result.stderr.count("\n") == 1 and content(out) == {}
+
+
+def test_kills_at_any_time(tmp_path, write_scan):
+    """Killed again and again, then run once more: the same bytes, nothing left over, nothing made twice."""
+    scans = make_scans(tmp_path / "scans", write_scan, train=10, val=2, points=5000)
+    whole = tmp_path / "whole"
+    prepare(scans, whole, workers=2)
+    out = tmp_path / "killed"
+    command = [sys.executable, str(TOOL), "--scans", str(scans), "--out", str(out), "--workers", "2"]
+    for wanted in (1, 4, 8):
+        process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL)
+        while process.poll() is None and len(list(out.glob("*/*.safetensors"))) < wanted:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=0.005)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        for path in out.glob("*/*.safetensors"):
+            assert path.read_bytes() == (whole / path.relative_to(out)).read_bytes()
+    done = {path: path.stat().st_mtime_ns for path in out.glob("*/*.safetensors")}
+    for stray in (out / ".manifest.json.x1.tmp", out / "train" / ".scene0000_00.safetensors.ab_c.tmp"):
+        stray.write_bytes(b"half")
+    assert subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL).returncode == 0
+    assert content(out) == content(whole)
+    assert {path: path.stat().st_mtime_ns for path in done} == done
