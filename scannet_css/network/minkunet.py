@@ -144,10 +144,12 @@ class MinkUNet(nn.Module):
         out8 = self.block5(beside(relu(self.bntr4(self.convtr4p16s2(out))), p8))
         out4 = self.block6(beside(relu(self.bntr5(self.convtr5p8s2(out8))), p4))
         out2 = self.block7(beside(relu(self.bntr6(self.convtr6p4s2(out4))), p2))
-        out1 = self.block8(beside(relu(self.bntr7(self.convtr7p2s2(out2))), p1)).in_order_of(x)
+        out1 = self.block8(beside(relu(self.bntr7(self.convtr7p2s2(out2))), p1))
+        logits = self.final(out1).in_order_of(x).features
+        out1 = out1.in_order_of(x)
 
         levels = [Level(y.coordinates, y.features, y.stride) for y in (out8, out4, out2, out1)]
-        return Output(self.final(out1).features, out1.features, levels)
+        return Output(logits, out1.features, levels)
 
 
 def stage(in_channels: int, channels: int, blocks: int) -> nn.Sequential:

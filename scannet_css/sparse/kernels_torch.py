@@ -1,9 +1,9 @@
 """Sparse convolution in plain torch, on any device: two ways to run a map, both in chunks of output rows.
 
-wide: gather every neighbour, zeros where there is none, and multiply once by the whole kernel. oneDNN's product
-of that shape is so fast on a CPU that fairly full maps run best like this; so do stems, with their few channels.
+wide: gather every neighbour, zeros where there is none, and multiply once by the whole kernel. oneDNN's
+product of that shape is so fast on a CPU that fairly full maps run best like this, and stems too.
 paired: gather the pairs that exist, ordered by offset; one product per offset into a shared buffer; one
-embedding bag then adds up each output row's products. No product with an absent neighbour, no read-modify-write.
+embedding bag adds up each output row's products. No product with an absent neighbour, no read-modify-write.
 
 In both, sums run in an order that depends on the coordinates alone.
 """
@@ -22,6 +22,7 @@ WIDE_SHARE_PLAIN = 0.8  # and without
 WIDE_CHANNELS = 4  # up to so many channels, always wide
 CPU_NUMBERS, GPU_NUMBERS = 1 << 20, 1 << 28  # numbers gathered at a time: by a CPU's cache, by a GPU's memory
 WIDE_ROWS, PAIRED_ROWS = 256, 1024  # at least so many output rows at a time: smaller products are slow
+WIDE_STEP = 128  # rows are filled up to a multiple: oneDNN compiles a product for each shape that it meets
 
 
 def convolve(features: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
@@ -69,31 +70,38 @@ def _run(
 def _run_wide(
     kernel_map: KernelMap, others: Tensor, kernel: Tensor | None, own: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None]:
-    offsets, outputs, channels = kernel_map.offsets, kernel_map.outputs, others.shape[1]
+    offsets, channels = kernel_map.offsets, others.shape[1]
+    neighbours = _wide_plan(kernel_map)
     out = total = None
     if kernel is not None:
         weight = kernel.permute(2, 0, 1).reshape(kernel.shape[2], -1)
-        out = others.new_empty(outputs, kernel.shape[2])
+        out = others.new_empty(len(neighbours), kernel.shape[2])
     if own is not None:
         total = own.new_zeros(own.shape[1], offsets * channels, dtype=_sum_type(own))
     padded = torch.cat([others, others.new_zeros(1, channels)])
-    neighbours = _wide_plan(kernel_map)
-    rows = max(WIDE_ROWS, _numbers(others) // (offsets * channels))
-    for start in range(0, outputs, rows):
+    rows = _power_of_two(max(WIDE_ROWS, _numbers(others) / (offsets * channels)))
+    for start in range(0, len(neighbours), rows):
         part = slice(start, start + rows)
         gathered = padded.index_select(0, neighbours[part].view(-1)).view(-1, offsets * channels)
         if out is not None:
             out[part] = _linear(gathered, weight)
         if total is not None:
-            total += _linear(own[part].t().contiguous(), gathered.t())
+            own_columns = own.new_zeros(own.shape[1], len(gathered))
+            own_columns[:, : len(own) - start] = own[part].t()
+            total += _linear(own_columns, gathered.t())
+    out = None if out is None else out[: kernel_map.outputs]
     return out, None if total is None else total.view(-1, offsets, channels).permute(1, 2, 0)
 
 
 def _wide_plan(kernel_map: KernelMap) -> Tensor:
-    """(M, O) int32: the input rows; where there is none, the row of zeros after the last one."""
+    """(M, O) int32, M filled up: the input rows, or the row of zeros that follows the last one."""
     if "wide" not in kernel_map.plans:
         table = kernel_map.table.t()
-        kernel_map.plans["wide"] = torch.where(table < 0, kernel_map.inputs, table).contiguous()
+        plan = table.new_full(
+            (-(-len(table) // WIDE_STEP) * WIDE_STEP, kernel_map.offsets), kernel_map.inputs
+        )
+        plan[: len(table)] = torch.where(table < 0, kernel_map.inputs, table)
+        kernel_map.plans["wide"] = plan
     return kernel_map.plans["wide"]
 
 
@@ -150,8 +158,7 @@ class Pairs:
 def _paired_plan(kernel_map: KernelMap, others: Tensor) -> list[Pairs]:
     """The map's pairs in chunks of a power of two of output rows, so that different widths share plans."""
     neighbours = kernel_map.share * kernel_map.offsets
-    rows = max(PAIRED_ROWS, int(_numbers(others) / max(1.0, neighbours * others.shape[1])))
-    rows = 1 << rows.bit_length() - 1
+    rows = _power_of_two(max(PAIRED_ROWS, _numbers(others) / max(1.0, neighbours * others.shape[1])))
     if ("paired", rows) not in kernel_map.plans:
         kernel_map.plans["paired", rows] = list(_cut(kernel_map.table, rows))
     return kernel_map.plans["paired", rows]
@@ -177,6 +184,10 @@ def _cut(table: Tensor, rows: int) -> Iterator[Pairs]:
 
 def _numbers(x: Tensor) -> int:
     return GPU_NUMBERS if x.is_cuda else CPU_NUMBERS
+
+
+def _power_of_two(limit: float) -> int:
+    return 1 << int(limit).bit_length() - 1
 
 
 def _sum_type(x: Tensor) -> torch.dtype:

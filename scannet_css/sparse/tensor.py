@@ -1,8 +1,8 @@
 """Sparse tensors, and the coordinates and kernel maps they share: built once per batch, for all layers.
 
 A voxel's coordinates (scene, x, y, z) are packed into one int64 key, whose order is the coordinates' own
-(lexicographic). Inside the engine rows are in that *canonical* order; `order` takes the caller's rows there and
-back, so no result depends on the order in which the rows came.
+(lexicographic). Inside the engine rows are in that *canonical* order; `order` takes the caller's rows there
+and `inverse` back, so no result depends on the order in which the rows came.
 """
 
 from dataclasses import dataclass, field
@@ -171,18 +171,18 @@ class CoordinateManager:
     def _neighbour_map(self, stride: int, kernel_size: int, dilation: int) -> KernelMap:
         """Half of the offsets is searched; the opposite half is the same meetings read backwards.
 
-        A voxel's neighbours in one column follow each other in key order, so a column takes one search (unless
-        dilation leaves gaps); in the voxel's own column the search is its own row.
+        A voxel's neighbours in one column follow each other in key order, so a column takes one search
+        (unless dilation leaves gaps), and the voxel's own column none: there the next row is the candidate.
         """
         keys, step = self.keys(stride), stride * dilation
         radius = kernel_size // 2
         if radius * step >= AXIS_LIMIT:
             raise InputError(
-                f"kernel_size {kernel_size} with dilation {dilation} at stride {stride} reaches {radius * step}"
-                f" voxels, the limit is {AXIS_LIMIT - 1}"
+                f"kernel_size {kernel_size}, dilation {dilation} at stride {stride} reaches {radius * step}"
+                f" voxels; the limit is {AXIS_LIMIT - 1}"
             )
         offsets = kernel_offsets(kernel_size, step)
-        rows = torch.arange(len(keys), dtype=torch.int32, device=keys.device)
+        rows = torch.arange(len(keys), device=keys.device)
         table = torch.full((len(offsets), len(keys)), -1, dtype=torch.int32, device=keys.device)
         table[len(offsets) // 2] = rows
         position = None

@@ -1,0 +1,157 @@
+"""Coordinates and kernel maps against a dictionary, and what is refused."""
+
+import itertools
+
+import pytest
+import torch
+
+from scannet_css.errors import InputError
+from scannet_css.sparse import Conv3d, ConvTranspose3d, SparseTensor
+from scannet_css.sparse.tensor import AXIS_LIMIT, SCENE_LIMIT, pack, unpack
+
+
+def random_coordinates(count=300, scenes=3, low=-7, high=6, seed=0):
+    cells = list(itertools.product(range(scenes), *[range(low, high + 1)] * 3))
+    chosen = torch.randperm(len(cells), generator=torch.Generator().manual_seed(seed))[:count]
+    return torch.tensor(cells)[chosen]
+
+
+def tensor_of(coordinates):
+    return SparseTensor(torch.zeros(len(coordinates), 1), coordinates)
+
+
+def offsets_by_hand(kernel_size, step):
+    first = -(kernel_size // 2) if kernel_size % 2 else 0
+    taps = range(first, first + kernel_size)
+    return [(x * step, y * step, z * step) for z in taps for y in taps for x in taps]  # x runs fastest
+
+
+def table_by_hand(inputs, outputs, offsets):
+    row_of = {tuple(row): number for number, row in enumerate(inputs)}
+    return [
+        [row_of.get((scene, x + dx, y + dy, z + dz), -1) for scene, x, y, z in outputs]
+        for dx, dy, dz in offsets
+    ]
+
+
+@pytest.mark.parametrize(
+    ("stride", "kernel_size", "kernel_stride", "dilation"),
+    [
+        (1, 3, 1, 1),
+        (1, 5, 1, 1),
+        (1, 3, 1, 2),
+        (1, 5, 1, 3),
+        (2, 3, 1, 1),
+        (4, 3, 1, 2),
+        (1, 2, 2, 1),
+        (2, 2, 2, 1),
+    ]
+    + [(1, 3, 2, 1), (2, 3, 2, 1)],
+)
+def test_maps_are_those_of_a_dictionary(stride, kernel_size, kernel_stride, dilation):
+    manager = tensor_of(random_coordinates()).manager
+    inputs = manager.coordinates(stride).tolist()
+    kernel_map = manager.map(stride, kernel_size, kernel_stride, dilation)
+    outputs = manager.coordinates(stride * kernel_stride).tolist()
+    expected = table_by_hand(inputs, outputs, offsets_by_hand(kernel_size, stride * dilation))
+    assert kernel_map.table.tolist() == expected
+
+    reverse = kernel_map.reverse_offsets(kernel_map.reverse.table)
+    meetings = {(k, i, o) for k, row in enumerate(expected) for o, i in enumerate(row) if i >= 0}
+    assert {(k, i, int(reverse[k, i])) for k, i in (reverse >= 0).nonzero().tolist()} == meetings
+
+
+def test_coarser_levels_are_the_occupied_corners_in_lexicographic_order():
+    coordinates = random_coordinates()
+    manager = tensor_of(coordinates).manager
+    for stride in (1, 2, 4, 8, 16):
+        corners = {(s, *(c // stride * stride for c in xyz)) for s, *xyz in coordinates.tolist()}
+        assert manager.coordinates(stride).tolist() == [list(corner) for corner in sorted(corners)]
+
+
+def test_keys_hold_the_extremes_and_keep_lexicographic_order():
+    ends = (-AXIS_LIMIT, -1, 0, AXIS_LIMIT - 1)
+    rows = [(scene, x, y, z) for scene in (0, SCENE_LIMIT - 1) for x in ends for y in ends for z in ends]
+    keys = pack(torch.tensor(rows))
+    assert (keys.diff() > 0).all()
+    assert unpack(keys).tolist() == [list(row) for row in rows]
+
+
+def test_neighbours_at_the_extremes_do_not_wrap_into_other_rows_or_scenes():
+    low, high = -AXIS_LIMIT, AXIS_LIMIT - 1
+    rows = [(s, x, y, z) for s in (0, 1) for x in (low, high) for y in (low, high) for z in (low, high)]
+    table = tensor_of(torch.tensor(rows)).manager.map(1, 5, 1).table
+    assert (table >= 0).sum(1).nonzero().flatten().tolist() == [62]  # only the centre of 125
+
+
+def test_every_map_is_built_once_whoever_asks():
+    x = tensor_of(random_coordinates())
+    for _ in range(2):
+        down = Conv3d(1, 2, kernel_size=2, stride=2)(Conv3d(1, 1, kernel_size=3)(x.with_features(x.features)))
+        ConvTranspose3d(2, 3)(Conv3d(2, 2, kernel_size=3)(down))
+    assert set(x.manager.built.values()) == {1}
+    assert {
+        name for kind, *name in map(list, x.manager.built) if kind == "map" for name in [tuple(name)]
+    } == {
+        (1, 3, 1, 1),
+        (1, 2, 2, 1),
+        (2, 3, 1, 1),
+    }
+
+
+def test_stride_one_keeps_rows_and_coarse_coordinates_are_multiples_of_the_stride():
+    coordinates = random_coordinates()
+    x = tensor_of(coordinates)
+    assert Conv3d(1, 2, kernel_size=3)(x).coordinates is coordinates
+    down = Conv3d(1, 2, kernel_size=2, stride=2)(x)
+    assert down.stride == 2
+    assert (down.coordinates[:, 1:] % 2 == 0).all()
+    up = ConvTranspose3d(2, 4)(down)
+    assert (up.stride, up.features.shape) == (1, (300, 4))
+    assert up.coordinates is coordinates
+
+
+COORDINATES = torch.tensor([[0, 0, 0, 0], [0, 1, 0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("features", "coordinates", "message"),
+    [
+        (torch.zeros(3, 1), COORDINATES[[0, 1, 1]], r"\[0, 1, 0, 0\] occurs more than once.*1 rows too many"),
+        (torch.zeros(2, 1), COORDINATES.float(), "torch.float32, expected integers"),
+        (torch.zeros(0, 1), COORDINATES[:0], "0 rows, expected at least one voxel"),
+        (torch.zeros(3, 1), COORDINATES, "3 rows, but coordinates: 2 rows"),
+        (torch.zeros(2, 1), COORDINATES[:, 1:], r"shape \(2, 3\), expected \(N, 4\)"),
+        (torch.zeros(2, 1).long(), COORDINATES, "torch.int64.*expected float"),
+        (
+            torch.zeros(2, 1),
+            COORDINATES + torch.tensor([0, 0, 1 << 16, 0]),
+            r"y = 65536 is outside of \[-65536",
+        ),
+        (torch.zeros(2, 1), COORDINATES - torch.tensor([1, 0, 0, 0]), r"scene = -1 is outside of \[0, 511\]"),
+        (torch.zeros(2, 1, device="meta"), COORDINATES, "features are on meta, but coordinates on cpu"),
+    ],
+)
+def test_bad_input_is_named(features, coordinates, message):
+    with pytest.raises(InputError, match=message):
+        SparseTensor(features, coordinates)
+
+
+def test_layers_that_do_not_exist_are_refused():
+    x = tensor_of(COORDINATES)
+    with pytest.raises(InputError, match="kernel_size 4 with stride 1 is not supported"):
+        Conv3d(1, 1, kernel_size=4)
+    with pytest.raises(InputError, match="kernel_size 3 with stride 3 is not supported"):
+        Conv3d(1, 1, kernel_size=3, stride=3)
+    with pytest.raises(InputError, match="dilation 2 with stride 2 is not supported"):
+        Conv3d(1, 1, kernel_size=2, stride=2, dilation=2)
+    with pytest.raises(InputError, match="not 3 and 2"):
+        ConvTranspose3d(1, 1, kernel_size=3)
+    with pytest.raises(InputError, match="needs a finer level"):
+        ConvTranspose3d(1, 1)(x)
+    with pytest.raises(InputError, match="features: 1 channels, the layer takes 2"):
+        Conv3d(2, 1, kernel_size=3)(x)
+    with pytest.raises(InputError, match="dilation 70000 at stride 1 reaches 70000"):
+        Conv3d(1, 1, kernel_size=3, dilation=70_000)(x)
+    with pytest.raises(InputError, match="3 rows for 2 voxels"):
+        x.with_features(torch.zeros(3, 1))
