@@ -198,7 +198,7 @@ def load_protocol(name: str | Path) -> Protocol:
     if len(matches) != 1:
         hint = did_you_mean(str(name), [word for names in shipped.values() for word in names])
         raise InputError(
-            f"protocol {str(name)!r} is not known{hint}; expected {', '.join(shipped)} or a path that ends in "
+            f"protocol {str(name)!r} is not known{hint}; expected {', '.join(shipped)} or a path ending in "
             ".json"
         )
     return _read(SHIPPED / f"{matches[0]}.json")
