@@ -67,8 +67,8 @@ def prepare(scans: str | Path, out: str | Path, voxel_size: float = VOXEL_SIZE, 
 
     `scans` is ScanNet's root (with scans/ and scans_test/) or a folder of scans; split lists there win over
     the official ones. What lies whole in `out` is checked and kept. A bad scan becomes a failure in the
-    report. Raises InputError if there is nothing to prepare or `out` holds something else, OSError if it cannot
-    be written.
+    report. Raises InputError if there is nothing to prepare or `out` holds something else, OSError if it
+    cannot be written.
     """
     scans, out = Path(scans), Path(out)
     if not 0.001 <= voxel_size <= 1:
@@ -86,17 +86,7 @@ def prepare(scans: str | Path, out: str | Path, voxel_size: float = VOXEL_SIZE, 
         _Job(name, split_of[name], folders[name], out, dataset, voxel_size, checksums.get(name))
         for name in listed
     ]
-    entries: dict[str, SceneEntry] = {}
-    failures: dict[str, str] = {}
-    made = 0
-    for job, result, fresh in tqdm(_run(jobs, workers), total=len(jobs), unit="scan", disable=None):
-        made += fresh
-        if isinstance(result, SceneEntry):
-            entries[job.name] = result
-        else:
-            failures[job.name] = result
-            tqdm.write(f"{job.name}: {result}")
-    entries = {name: entries[name] for name in sorted(entries)}
+    entries, failures, made = _prepare_all(jobs, workers)
     manifest = Manifest(out, dataset, CLASSES, voxel_size, entries) if entries else None
     if manifest:
         save_manifest(manifest)
@@ -105,7 +95,7 @@ def prepare(scans: str | Path, out: str | Path, voxel_size: float = VOXEL_SIZE, 
         manifest=manifest,
         made=made,
         kept=len(entries) - made,
-        failures={name: failures[name] for name in sorted(failures)},
+        failures=failures,
         unlisted=sorted(set(folders) - set(split_of)),
         absent={s: sum(split_of[n] == s and n not in folders for n in split_of) for s in SPLITS},
         leftover=[str(path.relative_to(out)) for path in _scene_files(out) if path not in files],
@@ -185,6 +175,21 @@ def _check_output(out: Path, dataset: str, voxel_size: float) -> dict[str, str]:
 
 def _scene_files(out: Path) -> list[Path]:
     return [path for split in SPLITS for path in sorted((out / split).glob("*.safetensors"))]
+
+
+def _prepare_all(jobs: list[_Job], workers: int) -> tuple[dict[str, SceneEntry], dict[str, str], int]:
+    """Entries and failures by name, sorted, and how many scenes were made now."""
+    results: dict[str, SceneEntry | str] = {}
+    made = 0
+    for job, result, fresh in tqdm(_run(jobs, workers), total=len(jobs), unit="scan", disable=None):
+        results[job.name] = result
+        made += fresh
+        if isinstance(result, str):
+            tqdm.write(f"{job.name}: {result}")
+    ordered = sorted(results.items())
+    entries = {name: result for name, result in ordered if isinstance(result, SceneEntry)}
+    failures = {name: result for name, result in ordered if isinstance(result, str)}
+    return entries, failures, made
 
 
 def _run(jobs: list[_Job], workers: int) -> Iterator[tuple[_Job, SceneEntry | str, bool]]:

@@ -166,7 +166,9 @@ def _open(path: Path):
     except FileNotFoundError:
         raise InputError(f"{path}: no such scene; run tools/prepare_scannet.py") from None
     except safetensors.SafetensorError as error:
-        raise InputError(f"{path}: not a prepared scene ({error})") from None
+        raise InputError(
+            f"{path}: not a prepared scene ({error}); if it was, remove it and prepare again"
+        ) from None
 
 
 def _header(path: Path, file) -> SceneHeader:
