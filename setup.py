@@ -18,7 +18,7 @@ setup(
         "plyfile>=1.0.3",
         "safetensors>=0.4.3",
         "tqdm>=4.64",
-        "pillow>=10.0",
+        "pillow>=10.1",
     ],
     extras_require={
         "minkowski": ["MinkowskiEngine"],  # no wheels: only for those who build it themselves

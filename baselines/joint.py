@@ -1,0 +1,15 @@
+"""Joint training: all classes of the protocol in a single step, all labels visible. The upper bound.
+
+Trained from scratch with the recipe of step 0 on every scene that holds one of the classes.
+"""
+
+from dataclasses import dataclass
+
+from scannet_css.learning.method import Method
+
+
+@dataclass
+class Joint(Method):
+    name = "joint"
+    needs_teacher = False
+    offline = True

@@ -1,0 +1,251 @@
+"""One run: one method on one protocol, from base training to the record.
+
+    python benchmarks/run.py --method lgkd
+    python benchmarks/run.py --method plop3d --protocol scannet/lgkd-14-5 --data data/scannet --seed 3
+    python benchmarks/run.py --method lgkd --help        # every option, with the method's own
+
+Without --data the synthetic set is used, and made once where it is missing. The recipe's defaults are those of
+benchmarks/recipes/<data set>.json. The same command continues an interrupted run. Result: RUN/record.json.
+"""
+
+import argparse
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import baselines  # noqa: F401  registers the methods
+from scannet_css.errors import InputError, run_command
+from scannet_css.learning.continual import ContinualRun, Setting, StepResult
+from scannet_css.learning.method import Method, find_method, method_names, options_of
+from scannet_css.learning.train import Machine, Recipe
+from scannet_css.protocols import load_protocol
+from scannet_css.results.record import (
+    Confusion,
+    DataRecord,
+    EnvironmentRecord,
+    MethodRecord,
+    NetworkRecord,
+    ProtocolRecord,
+    Record,
+    StepRecord,
+    environment,
+    save_record,
+)
+from scannet_css.scenes import Manifest, load_manifest
+
+ROOT = Path(__file__).resolve().parents[1]
+SYNTHETIC = ROOT / "data" / "synthetic"
+# The set that is made where no --data is given: small enough for a laptop's CPU.
+SYNTHETIC_SCANS = ("--train", "60", "--val", "20", "--seed", "0", "--vertices", "20000")
+SYNTHETIC_VOXEL_SIZE = 0.05  # metres
+
+log = logging.getLogger("run")
+
+
+def main(arguments: Sequence[str]) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    # The method decides which options there are, the data set decides the recipe's defaults.
+    first = argparse.ArgumentParser(add_help=False)
+    first.add_argument("--method", default="finetune")
+    method_class = find_method(first.parse_known_args(arguments)[0].method)
+    options = build_parser(method_class).parse_args(arguments)
+
+    machine = Machine(find_device(options.device), options.workers)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    manifest = load_manifest(options.data) if options.data else synthetic_set()
+    protocol = load_protocol(options.protocol)
+    recipe = make_recipe(manifest.dataset, options)
+    method = method_class(**given(options, options_of(method_class), prefix="method_"))
+    setting = Setting(manifest, protocol, recipe, options.seed)
+    folder = options.run or run_folder(options.runs, setting, method)
+
+    log.info(
+        "data: %s, %d + %d scenes", manifest.folder, len(manifest.split("train")), len(manifest.split("val"))
+    )
+    log.info("run: %s on %s, seed %d, in %s", method.name, protocol.name, options.seed, folder)
+    run = ContinualRun(setting, method, folder, options.runs / "base", machine, options.keep_predictions)
+    results = run.run()
+    record = make_record(setting, method, run.parameters, results, machine)
+    if not (folder / "record.json").exists():
+        save_record(record, folder / "record.json")
+    print_result(record, folder)
+
+
+def build_parser(method_class: type[Method]) -> argparse.ArgumentParser:
+    """All options; the recipe's and the method's are the fields of their dataclasses."""
+    usage, _, rest = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=usage,
+        epilog=rest,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    group = parser.add_argument_group("what to run")
+    group.add_argument(
+        "--method", required=True, help=f"{', '.join(method_names())}, or path/to/file.py:Class"
+    )
+    group.add_argument("--protocol", default="scannet/lgkd-14-5", help="name or path.json (%(default)s)")
+    group.add_argument("--data", type=Path, help="folder of prepared scenes (default: the synthetic set)")
+    group.add_argument(
+        "--seed", type=int, default=0, help="seed of weights, order and augmentation (%(default)s)"
+    )
+    group = parser.add_argument_group("where and how")
+    group.add_argument("--runs", type=Path, default=ROOT / "runs", help="folder of all runs (runs)")
+    group.add_argument("--run", type=Path, help="folder of this run (default: named by what is run)")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
+    group.add_argument("--threads", type=int, help="CPU threads of torch")
+    group.add_argument(
+        "--workers", type=int, default=0, help="processes that load data; 0: none (%(default)s)"
+    )
+    group.add_argument("--keep-predictions", action="store_true", help="store predictions for tools/view.py")
+    group = parser.add_argument_group("recipe", "defaults: benchmarks/recipes/<data set>.json")
+    add_options(group, fields(Recipe), "", show_default=False)
+    add_options(parser.add_argument_group(f"method {method_class.name}"), options_of(method_class), "method_")
+    return parser
+
+
+def add_options(group, parameters: Sequence, prefix: str, show_default: bool = True) -> None:
+    for parameter in parameters:
+        kind = parse_bool if isinstance(parameter.default, bool) else type(parameter.default)
+        shown = f" ({parameter.default})" if show_default else ""
+        group.add_argument(
+            f"--{parameter.name.replace('_', '-')}",
+            dest=prefix + parameter.name,
+            type=kind,
+            metavar="true|false" if kind is parse_bool else kind.__name__.upper(),
+            help=parameter.metadata["help"] + shown,
+        )
+
+
+def parse_bool(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected true or false")
+    return text == "true"
+
+
+def given(options: argparse.Namespace, parameters: Sequence, prefix: str = "") -> dict[str, Any]:
+    """The values that stand on the command line, by field name."""
+    values = {parameter.name: getattr(options, prefix + parameter.name) for parameter in parameters}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def make_recipe(dataset: str, options: argparse.Namespace) -> Recipe:
+    """The data set's recipe with what the command line changes."""
+    path = ROOT / "benchmarks" / "recipes" / f"{dataset}.json"
+    defaults = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return Recipe(**{**defaults, **given(options, fields(Recipe))})
+
+
+def find_device(name: str) -> torch.device:
+    """The torch device. Raises InputError for CUDA where there is none."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"--device {name!r}: expected auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"--device {name}: torch {torch.__version__} finds no CUDA device here")
+    return device
+
+
+def run_folder(runs: Path, setting: Setting, method: Method) -> Path:
+    """runs/<data set>/<protocol>/<method>/<network>-seed<n>."""
+    protocol = setting.protocol.name.replace("/", "-")
+    return (
+        runs
+        / setting.manifest.dataset
+        / protocol
+        / method.name
+        / f"{setting.recipe.network}-seed{setting.seed}"
+    )
+
+
+def make_record(
+    setting: Setting, method: Method, parameters: int, results: list[StepResult], machine: Machine
+) -> Record:
+    manifest, protocol = setting.manifest, setting.protocol
+    return Record(
+        format=1,
+        method=MethodRecord(method.name, method.settings()),
+        protocol=ProtocolRecord(
+            name=protocol.name,
+            version=protocol.version,
+            hash=protocol.hash,
+            steps=[list(names) for names in protocol.steps],
+            background=list(protocol.background),
+            regime=protocol.regime,
+            unannotated=protocol.unannotated,
+        ),
+        data=DataRecord(
+            manifest.dataset,
+            manifest.hash,
+            manifest.voxel_size,
+            len(manifest.split("train")),
+            len(manifest.split("val")),
+        ),
+        network=NetworkRecord(setting.recipe.network, parameters),
+        recipe=asdict(setting.recipe),
+        seed=setting.seed,
+        steps=[
+            StepRecord(
+                classes=step.classes,
+                confusion=Confusion(step.vertices, step.voxels),
+                scenes=step.scenes,
+                epochs=step.epochs,
+                iterations=step.iterations,
+                seconds=step.seconds,
+                peak_memory_bytes=step.peak_memory_bytes,
+            )
+            for step in results
+        ],
+        environment=EnvironmentRecord(**environment(machine.device)),
+        created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    )
+
+
+def print_result(record: Record, folder: Path) -> None:
+    metrics = record.metrics()
+    shown = "  ".join(f"{name} {value:.2f}" for name, value in metrics.items() if value is not None)
+    print(
+        f"{record.method.name} on {record.protocol.name} ({record.data.dataset}), seed {record.seed}: mIoU in %"
+    )
+    print(shown)
+    print(f"record: {folder / 'record.json'}")
+
+
+def synthetic_set() -> Manifest:
+    """The synthetic set below data/synthetic, made and prepared by the tools where it is missing."""
+    scans, prepared = SYNTHETIC / "scans", SYNTHETIC / "prepared"
+    if (prepared / "manifest.json").exists():
+        log.info("no --data: using the synthetic set in %s", SYNTHETIC)
+    else:
+        log.info("no --data: making the synthetic set in %s", SYNTHETIC)
+        if not (scans / "synthetic.json").exists():
+            run_tool("make_scans.py", "--out", str(scans), *SYNTHETIC_SCANS)
+        voxel_size = str(SYNTHETIC_VOXEL_SIZE)
+        run_tool(
+            "prepare_scannet.py", "--scans", str(scans), "--out", str(prepared), "--voxel-size", voxel_size
+        )
+    return load_manifest(prepared)
+
+
+def run_tool(name: str, *arguments: str) -> None:
+    """Runs one of tools/ as a user would. Raises InputError if it fails (it has said why)."""
+    code = subprocess.run([sys.executable, str(ROOT / "tools" / name), *arguments], check=False).returncode
+    if code:
+        raise InputError(f"tools/{name} failed with exit code {code}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,150 @@
+"""What a continual-learning method is, and how it is found by name.
+
+The loop (train.py) owns optimisation: it runs teacher and student, adds the loss terms up, scales, clips
+and steps. A method owns the loss of the incremental steps, and what it needs to remember. Step 0 is trained
+with plain cross-entropy for every method alike, so that its result can be shared.
+
+    @dataclass
+    class MyMethod(Method):
+        name = "my-method"
+        weight: float = option(1.0, "weight of the distance between the features")
+
+        def loss(self, step, batch, new, old):
+            terms = super().loss(step, batch, new, old)
+            terms["features"] = self.weight * (new.features - old.features).square().mean()
+            return terms
+"""
+
+import difflib
+import importlib.util
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor, device, nn
+
+from scannet_css.errors import InputError
+from scannet_css.learning.losses import cross_entropy
+from scannet_css.network import Output
+from scannet_css.protocols import Protocol
+from scannet_css.scenes import SceneEntry
+from scannet_css.scenes.loader import Batch
+
+_METHODS: dict[str, type["Method"]] = {}
+
+
+class LossTerms(dict):
+    """Named loss terms (str -> scalar tensor). A name may be set once: combined methods cannot overwrite."""
+
+    def __setitem__(self, name: str, value: Tensor) -> None:
+        if name in self:
+            raise ValueError(f"loss term {name!r} is set twice; a term needs a name of its own")
+        super().__setitem__(name, value)
+
+
+def option(default: Any, help: str) -> Any:
+    """A hyper-parameter of a method or recipe: becomes a command-line option and stands in the record."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class Step:
+    """One increment of a protocol, as the loop shows it to a method."""
+
+    index: int
+    protocol: Protocol
+    scenes: list[SceneEntry]  # of the training split, those that belong to this step
+    network: nn.Module  # the student
+    teacher: nn.Module | None  # frozen, in eval mode; None at step 0 and if the method needs none
+    device: device
+    batches: Callable[[], Iterator[Batch]]  # one pass over the step's scenes: not augmented, fixed order
+
+    @property
+    def channels(self) -> int:
+        """C: outputs of the student, background included."""
+        return self.protocol.channels(self.index)
+
+    @property
+    def old_channels(self) -> int:
+        """K: outputs of the teacher, background included; 1 at step 0."""
+        return self.protocol.channels(self.index - 1) if self.index else 1
+
+
+@dataclass
+class Method:
+    """Base class. As it stands: cross-entropy on the labels a step shows."""
+
+    name: ClassVar[str]
+    needs_teacher: ClassVar[bool] = True
+    head_start: ClassVar[str] = "background"  # how new outputs begin: "background" (MiB) or "plain"
+    offline: ClassVar[bool] = False  # trained on all classes in a single step: the upper bound
+    state: dict = field(default_factory=dict, init=False, repr=False)  # what it remembers between steps
+
+    def __init_subclass__(cls) -> None:
+        if "name" in cls.__dict__:
+            _METHODS[cls.name] = cls
+
+    def scenes(self, step: Step) -> list[SceneEntry]:
+        """The scenes to train on in this step; replay adds some."""
+        return step.scenes
+
+    def begin(self, step: Step) -> None:
+        """Called once before a step's first epoch; what it finds out goes into `state`."""
+
+    def classification(self, step: Step, batch: Batch, new: Output, old: Output | None) -> Tensor:
+        """The term named "ce": by default cross-entropy on batch.labels (N,)."""
+        return cross_entropy(new.logits, batch.labels)
+
+    def loss(self, step: Step, batch: Batch, new: Output, old: Output | None) -> LossTerms:
+        """Named terms for one batch; the loop adds them up. Called from step 1 on.
+
+        `new` and `old` are the student's and the teacher's outputs on the same voxels, row by row (`old` is
+        None without a teacher); batch.labels (N,) int64 holds channels, 255 ignored.
+        """
+        terms = LossTerms()
+        terms["ce"] = self.classification(step, batch, new, old)
+        return terms
+
+    def end(self, step: Step) -> None:
+        """Called once after a step's last epoch; what it finds out goes into `state`."""
+
+    def settings(self) -> dict[str, Any]:
+        """The hyper-parameters, as they go into the record."""
+        return {parameter.name: getattr(self, parameter.name) for parameter in options_of(self)}
+
+
+def options_of(owner: Any) -> list[Field]:
+    """The fields of a dataclass that are settings (made by `option`), in order."""
+    return [parameter for parameter in fields(owner) if parameter.init and parameter.default is not MISSING]
+
+
+def method_names() -> list[str]:
+    """Names of all registered methods."""
+    return sorted(_METHODS)
+
+
+def find_method(name: str) -> type[Method]:
+    """The class of a registered name, or of "path/to/file.py:Class". Raises InputError with a suggestion."""
+    if ".py:" in name:
+        path, _, class_name = name.rpartition(":")
+        return _load_class(Path(path), class_name)
+    if name not in _METHODS:
+        close = difflib.get_close_matches(name, _METHODS, n=1, cutoff=0.4)
+        guess = f"; did you mean {close[0]}?" if close else ""
+        raise InputError(f"unknown method {name!r}{guess} Known: {', '.join(method_names())}")
+    return _METHODS[name]
+
+
+def _load_class(path: Path, class_name: str) -> type[Method]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file (expected path/to/file.py:Class)")
+    specification = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    found = getattr(module, class_name, None)
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        raise InputError(f"{path}: has no subclass of Method named {class_name!r}")
+    if "name" not in found.__dict__:
+        raise InputError(f"{path}: {class_name} has no `name`")
+    return found
