@@ -28,20 +28,12 @@ def main(scans: int, vertices: int = 130_000) -> None:
         first = f"| {name} | {100 * known['vertex_share']:.2f} | {100 * share[k]:.2f} "
         print(first + f"| {100 * known['presence']:.1f} | {100 * presence[k]:.1f} |")
     total = counts.sum(1)
-    print(
-        f"\nignored share {1 - benchmark.sum() / counts.sum():.3f}, unannotated {counts[:, 0].sum() / counts.sum():.3f}"
-    )
-    print(
-        "vertices p5/25/50/75/95",
-        np.percentile(total, [5, 25, 50, 75, 95]).astype(int),
-        np.log(total).std().round(3),
-    )
-    print(
-        "classes per scan",
-        (benchmark > 0).sum(1).mean().round(2),
-        "objects",
-        np.mean([len(s.categories) for s in made]).round(1),
-    )
+    ignored, unannotated = 1 - benchmark.sum() / total.sum(), counts[:, 0].sum() / total.sum()
+    print(f"\nignored share {ignored:.3f}, unannotated {unannotated:.3f}")
+    percentiles = np.percentile(total, [5, 25, 50, 75, 95]).astype(int)
+    print(f"vertices p5/25/50/75/95 {percentiles}, deviation of ln {np.log(total).std():.3f}")
+    objects = np.mean([len(scan.categories) for scan in made])
+    print(f"classes per scan {(benchmark > 0).sum(1).mean():.2f}, objects {objects:.1f}")
     means = np.array([[s.colours.mean(), s.colours.std()] for s in made])
     print(
         "colour mean",
