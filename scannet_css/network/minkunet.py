@@ -168,7 +168,8 @@ def beside(a: SparseTensor, b: SparseTensor) -> SparseTensor:
 def build_network(name: str, in_channels: int = 3, classes: int = 20) -> MinkUNet:
     """A network of NETWORKS by its name. Raises InputError, with the nearest name, where there is none."""
     if name not in NETWORKS:
-        near = difflib.get_close_matches(name.lower(), NETWORKS, n=1, cutoff=0.0)[0]
-        raise InputError(f"network '{name}' is unknown; did you mean '{near}'? Known: {', '.join(NETWORKS)}")
+        near = difflib.get_close_matches(name.lower(), NETWORKS, n=1)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        raise InputError(f"network '{name}' is unknown; {hint}Known: {', '.join(NETWORKS)}")
     planes, layers, stem = NETWORKS[name]
     return MinkUNet(in_channels, classes, planes, layers, stem)

@@ -165,3 +165,5 @@ def test_an_unknown_name_is_answered_with_the_nearest():
         build_network("minkunet34")
     with pytest.raises(InputError, match="'MinkUNet18A' is unknown; did you mean 'minkunet18a'"):
         build_network("MinkUNet18A")
+    with pytest.raises(InputError, match="'resnet' is unknown; Known: minkunet14a, "):
+        build_network("resnet")
