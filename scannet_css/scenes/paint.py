@@ -32,9 +32,7 @@ def shaded(base: Finish, factor: float) -> Finish:
 
 
 def paint(mesh: Mesh, normals: np.ndarray, patches: list[Patch], rng: np.random.Generator) -> np.ndarray:
-    """Colours (P, 3) uint8: finish and texture of each patch, soft light from above, exposure and sensor
-    noise.
-    """
+    """Colours (P, 3) uint8: finish and texture of each patch, soft light, exposure, sensor noise."""
     base = np.array([patch.finish.colour for patch in patches])[mesh.patch]
     names = np.array([patch.finish.texture for patch in patches])
     factor = np.ones((len(base), 1))

@@ -21,9 +21,7 @@ TILE = 0.7  # metres, size of the segments of large surfaces
 
 @dataclass
 class Scan:
-    """One synthetic scan in the raw frame; P vertices, F faces. Objects count from 0, -1 means
-    unannotated.
-    """
+    """One synthetic scan in the raw frame; P vertices, F faces. Object -1 means unannotated."""
 
     archetype: str
     points: np.ndarray  # (P, 3) float32, metres
@@ -83,9 +81,7 @@ def _spacing(patches: list[Patch], detail: np.ndarray, wanted: float) -> float:
 
 
 def _sensor_noise(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Offsets along the normal (P,) of a few millimetres: waves of fused depth maps and a little white
-    noise.
-    """
+    """Offsets along the normal (P,) of a few millimetres: waves of fused depth and white noise."""
     waves = np.zeros(len(points))
     for _ in range(5):
         waves += np.sin(points @ rng.normal(0, 6, 3) + rng.uniform(0, 2 * np.pi))
@@ -200,9 +196,7 @@ def _camera_places(room: Room, rng: np.random.Generator) -> np.ndarray:
 
 
 def _finish(room: Room, mesh: Mesh, owner, colours, kept, rng: np.random.Generator) -> Scan:
-    """Drops what was not seen, names segments and objects, mixes the vertex order and turns into the raw
-    frame.
-    """
+    """Drops what was not seen, names segments and objects, orders vertices, turns into the raw frame."""
     faces = mesh.faces[kept[mesh.faces].all(1)]
     used = np.zeros(len(kept), dtype=bool)
     used[faces] = True

@@ -171,9 +171,7 @@ class Mesh:
 
 
 def cell_counts(patches: list[Patch], spacing: np.ndarray) -> np.ndarray:
-    """Cells along both axes (len(patches), 2) for a wanted vertex distance per patch, in metres; at least
-    one.
-    """
+    """Cells along both axes (len(patches), 2), at least one, for a vertex distance per patch (metres)."""
     lengths = np.array([patch.lengths() for patch in patches])
     return np.maximum(np.rint(lengths / spacing[:, None]), 1).astype(np.int64)
 

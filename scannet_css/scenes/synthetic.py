@@ -61,9 +61,7 @@ def make_scan(seed: int, split: str, index: int, vertices: int = 130_000) -> Sca
 
 
 def write_scan(scan: Scan, folder: Path) -> None:
-    """Writes the five raw files of a scan into `folder`, whose name is the scan's; the folder is whole or
-    absent.
-    """
+    """Writes the five raw files of a scan into `folder`, named as the scan; it is whole or absent."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     name, labels = folder.name, scan.nyu40()
     temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".tmp", dir=folder.parent))
@@ -106,9 +104,7 @@ def _write_ply(path: Path, points, colours, faces, labels=None) -> None:
 
 
 def label_palette() -> np.ndarray:
-    """Colours (41, 3) uint8 by NYU40 id: the benchmark's for its classes, greys for the others, black for
-    none.
-    """
+    """Colours (41, 3) uint8 by NYU40 id: the benchmark's for its classes, else greys; 0 is black."""
     table = np.repeat((60 + 3 * np.arange(41, dtype=np.uint8))[:, None], 3, axis=1)
     table[0] = UNLABELLED_COLOUR
     table[list(NYU40_IDS)] = COLOURS

@@ -49,9 +49,7 @@ def basin(rng, x: float, y: float, z: float, half: float, deep: float, name: str
 
 
 def _top_with_hole(x0, x1, depth, z, thick, hole, paint) -> list[Patch]:
-    """A slab with a rectangular hole (x0, x1, y0, y1), or none; overhanging edge in front, upstand at the
-    wall.
-    """
+    """A slab with a rectangular hole (x0, x1, y0, y1), or none, and an upstand at the wall."""
     low, high = z - thick, z
     patches = box((x0, 0, low), (x1, depth, high), paint, skip=("top", "back"))
     if hole is None:
