@@ -15,7 +15,6 @@ setup(
         "numpy>=1.26",
         "scipy>=1.11",
         "pandas>=2.0",
-        "plyfile>=1.0.3",
         "safetensors>=0.4.3",
         "tqdm>=4.64",
         "pillow>=10.1",
@@ -23,6 +22,6 @@ setup(
     extras_require={
         "minkowski": ["MinkowskiEngine"],  # no wheels: only for those who build it themselves
         "view": ["open3d"],
-        "dev": ["pytest>=7.4", "ruff>=0.6"],
+        "dev": ["plyfile>=1.0.3", "pytest>=7.4", "ruff>=0.6"],
     },
 )

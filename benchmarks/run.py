@@ -4,8 +4,8 @@
     python benchmarks/run.py --method plop3d --protocol scannet/lgkd-14-5 --data data/scannet --seed 3
     python benchmarks/run.py --method lgkd --help        # every option, with the method's own
 
-Without --data the synthetic set is used, and made once where it is missing. The recipe's defaults are those of
-benchmarks/recipes/<data set>.json. The same command continues an interrupted run. Result: RUN/record.json.
+Without --data the synthetic set is used, and made once where it is missing. The recipe's defaults are those
+of benchmarks/recipes/<data set>.json. The same command continues an interrupted run. Result: RUN/record.json.
 """
 
 import argparse
@@ -217,9 +217,8 @@ def make_record(
 def print_result(record: Record, folder: Path) -> None:
     metrics = record.metrics()
     shown = "  ".join(f"{name} {value:.2f}" for name, value in metrics.items() if value is not None)
-    print(
-        f"{record.method.name} on {record.protocol.name} ({record.data.dataset}), seed {record.seed}: mIoU in %"
-    )
+    title = f"{record.method.name} on {record.protocol.name} ({record.data.dataset}), seed {record.seed}"
+    print(f"{title}: mIoU in %")
     print(shown)
     print(f"record: {folder / 'record.json'}")
 

@@ -1,8 +1,9 @@
 """How every command fails: one clear line for bad input, a traceback only with --debug."""
 
 import argparse
+import difflib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 
 class InputError(ValueError):
@@ -30,6 +31,12 @@ def run_command(main: Callable[[Sequence[str]], int | None], arguments: Sequence
             raise
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def did_you_mean(word: str, words: Iterable[str]) -> str:
+    """ " (did you mean ...?)" with the nearest of `words`, or nothing where none is near."""
+    near = difflib.get_close_matches(word.lower(), list(words), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def one_line(error: BaseException) -> str:

@@ -15,7 +15,6 @@ with plain cross-entropy for every method alike, so that its result can be share
             return terms
 """
 
-import difflib
 import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, Field, dataclass, field, fields
@@ -24,7 +23,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, device, nn
 
-from scannet_css.errors import InputError
+from scannet_css.errors import InputError, did_you_mean
 from scannet_css.learning.losses import cross_entropy
 from scannet_css.network import Output
 from scannet_css.protocols import Protocol
@@ -130,9 +129,8 @@ def find_method(name: str) -> type[Method]:
         path, _, class_name = name.rpartition(":")
         return _load_class(Path(path), class_name)
     if name not in _METHODS:
-        close = difflib.get_close_matches(name, _METHODS, n=1, cutoff=0.4)
-        guess = f"; did you mean {close[0]}?" if close else ""
-        raise InputError(f"unknown method {name!r}{guess} Known: {', '.join(method_names())}")
+        known = ", ".join(method_names())
+        raise InputError(f"method {name!r} is not known{did_you_mean(name, _METHODS)}; expected {known}")
     return _METHODS[name]
 
 

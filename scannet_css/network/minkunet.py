@@ -3,14 +3,13 @@
 Structure and parameter names are those of MinkowskiEngine's examples, so its checkpoints load as they are.
 """
 
-import difflib
 import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from scannet_css.errors import InputError
+from scannet_css.errors import InputError, did_you_mean
 from scannet_css.network.head import start_classifier
 from scannet_css.sparse import BatchNorm, Conv3d, ConvTranspose3d, SparseTensor
 
@@ -168,8 +167,8 @@ def beside(a: SparseTensor, b: SparseTensor) -> SparseTensor:
 def build_network(name: str, in_channels: int = 3, classes: int = 20) -> MinkUNet:
     """A network of NETWORKS by its name. Raises InputError, with the nearest name, where there is none."""
     if name not in NETWORKS:
-        near = difflib.get_close_matches(name.lower(), NETWORKS, n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        raise InputError(f"network '{name}' is unknown; {hint}Known: {', '.join(NETWORKS)}")
+        raise InputError(
+            f"network {name!r} is not known{did_you_mean(name, NETWORKS)}; expected {', '.join(NETWORKS)}"
+        )
     planes, layers, stem = NETWORKS[name]
     return MinkUNet(in_channels, classes, planes, layers, stem)

@@ -4,7 +4,6 @@ A protocol is one JSON file (docs/protocols.md). Channel 0 of a network is the b
 in the order in which they arrive, so channels keep their number from then on. Label 255 is never scored.
 """
 
-import difflib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from scannet_css.errors import InputError
+from scannet_css.errors import InputError, did_you_mean
 from scannet_css.files import digest
 
 if TYPE_CHECKING:
@@ -207,12 +206,6 @@ def load_protocol(name: str | Path) -> Protocol:
 def protocol_names() -> tuple[str, ...]:
     """The names of the protocols that come with the package, sorted."""
     return tuple(sorted(str(path.relative_to(SHIPPED).with_suffix("")) for path in SHIPPED.glob("*/*.json")))
-
-
-def did_you_mean(word: str, words: Sequence[str]) -> str:
-    """' (did you mean ...?)' with the nearest of `words`, or nothing."""
-    near = difflib.get_close_matches(word, words, n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def _read(path: Path) -> Protocol:

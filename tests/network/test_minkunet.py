@@ -161,9 +161,9 @@ def test_a_frozen_network_runs_without_a_graph():
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():
-    with pytest.raises(InputError, match="'minkunet34' is unknown; did you mean 'minkunet34"):
+    with pytest.raises(InputError, match="'minkunet34' is not known \\(did you mean 'minkunet34"):
         build_network("minkunet34")
-    with pytest.raises(InputError, match="'MinkUNet18A' is unknown; did you mean 'minkunet18a'"):
+    with pytest.raises(InputError, match="'MinkUNet18A' is not known \\(did you mean 'minkunet18a'"):
         build_network("MinkUNet18A")
-    with pytest.raises(InputError, match="'resnet' is unknown; Known: minkunet14a, "):
+    with pytest.raises(InputError, match="'resnet' is not known; expected minkunet14a, "):
         build_network("resnet")

@@ -1,0 +1,55 @@
+"""A small synthetic data set, made and prepared by the tools as a user would, once for the whole run of
+tests."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run_command_line(*arguments, **options):
+    """Runs a script of the repository with this Python; gives the finished process with its output as
+    text."""
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, **options)
+
+
+@pytest.fixture(scope="session")
+def command_line():
+    return run_command_line
+
+
+@pytest.fixture(scope="session")
+def small_set(tmp_path_factory):
+    """Folder of 10 + 4 prepared synthetic scenes of about 2500 vertices, voxels of 0.15 m."""
+    folder = tmp_path_factory.mktemp("small_set")
+    size = ("--train", 10, "--val", 4, "--seed", 5, "--vertices", 2500)
+    made = run_command_line("tools/make_scans.py", "--out", folder / "scans", *size)
+    assert made.returncode == 0, made.stderr
+    prepared = run_command_line(
+        "tools/prepare_scannet.py",
+        "--scans",
+        folder / "scans",
+        "--out",
+        folder / "prepared",
+        "--voxel-size",
+        0.15,
+    )
+    assert prepared.returncode == 0, prepared.stderr
+    return folder / "prepared"
+
+
+@pytest.fixture(scope="session")
+def three_steps(tmp_path_factory):
+    """Path of a protocol with three steps, each of which every small set has scenes for."""
+    path = tmp_path_factory.mktemp("protocol") / "three-steps.json"
+    path.write_text(
+        """{"name": "three-steps", "version": 1, "description": "for tests", "regime": "overlapped",
+        "steps": [["wall", "floor", "bed", "sofa", "bookshelf", "desk", "toilet", "bathtub", "curtain"],
+                  ["chair", "table", "window", "counter", "sink"], ["door", "cabinet", "picture"]],
+        "background": ["refrigerator", "shower curtain", "otherfurniture"], "unannotated": "ignore"}"""
+    )
+    return path

@@ -1,0 +1,233 @@
+"""The loop over the steps of a protocol: shared base, resume, exactness, guards."""
+
+import json
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+import baselines  # noqa: F401  registers the methods
+from baselines.finetune import Finetune
+from scannet_css.errors import InputError
+from scannet_css.learning.continual import ContinualRun, Setting
+from scannet_css.learning.method import LossTerms, Method, find_method
+from scannet_css.learning.train import Machine, Recipe, StepTrainer, schedule
+from scannet_css.protocols import load_protocol
+from scannet_css.scenes import load_manifest
+
+RECIPE = Recipe(
+    network="minkunet14s",
+    base_epochs=2,
+    epochs=2,
+    base_learning_rate=0.02,
+    learning_rate=0.01,
+    batch_voxels=4000,
+    elastic=False,
+)
+CPU = Machine(torch.device("cpu"))
+INCREMENTAL = ("finetune", "lwf", "lgkd", "plop3d", "lgkd+plop3d")
+
+
+@pytest.fixture(scope="module")
+def setting(small_set, three_steps):
+    return Setting(load_manifest(small_set), load_protocol(three_steps), RECIPE, seed=3)
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory):
+    return tmp_path_factory.mktemp("bases")
+
+
+def make_run(setting, method, folder, bases, machine=CPU):
+    return ContinualRun(setting, method, folder, bases, machine)
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)["network"]
+
+
+def assert_same_weights(first, second):
+    first, second = weights(first), weights(second)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture(scope="module")
+def finished(setting, bases, tmp_path_factory):
+    """Every incremental method, run to the end: name -> (folder, results)."""
+    runs = {}
+    for name in INCREMENTAL:
+        folder = tmp_path_factory.mktemp("runs") / name
+        runs[name] = (folder, make_run(setting, find_method(name)(), folder, bases).run())
+    return runs
+
+
+def test_every_scored_point_is_counted_once_after_every_step(finished, setting):
+    validation = setting.manifest.split("val")
+    for _, results in finished.values():
+        assert [len(step.classes) for step in results] == [10, 15, 18]
+        for index, step in enumerate(results):
+            counts = torch.tensor(step.vertices).sum(1)
+            for channel, name in enumerate(step.classes[1:], start=1):
+                label = setting.manifest.classes.index(name)
+                assert counts[channel] == sum(entry.class_counts[label] for entry in validation)
+            assert counts.sum() == sum(sum(entry.class_counts) for entry in validation)
+            labelled_voxels = sum(entry.voxels for entry in validation)
+            assert 0 < sum(map(sum, step.voxels)) <= labelled_voxels
+            assert step.scenes == len(setting.protocol.scenes(index, setting.manifest))
+
+
+def test_all_methods_share_one_base_step(finished, bases):
+    folders = [path for path in bases.iterdir() if path.is_dir()]
+    assert len(folders) == 1
+    base_steps = [results[0] for _, results in finished.values()]
+    assert all(step == base_steps[0] for step in base_steps)
+    assert not (folders[0] / "checkpoint.pt").exists()
+
+
+def test_methods_differ_from_each_other_after_the_base(finished):
+    digests = {
+        name: tuple(weights(folder / "step2" / "finished.pt")["final.kernel"].flatten().tolist())
+        for name, (folder, _) in finished.items()
+    }
+    assert len(set(digests.values())) == len(INCREMENTAL)
+
+
+def test_what_plop_remembers_travels_with_the_checkpoint(finished):
+    content = torch.load(finished["plop3d"][0] / "step2" / "finished.pt", weights_only=True)
+    thresholds = content["method"]["thresholds"]
+    assert thresholds.shape == (15,)
+    assert 0.001 <= thresholds.min() and thresholds.max() <= 1  # noqa: SIM300
+
+
+def test_a_finished_run_is_not_run_again(finished, setting, bases, monkeypatch):
+    folder, results = finished["lgkd"]
+    monkeypatch.setattr(StepTrainer, "run", lambda self: pytest.fail("trained again"))
+    assert make_run(setting, find_method("lgkd")(), folder, bases).run() == results
+
+
+@pytest.mark.parametrize("name", ["finetune", "lgkd+plop3d"])
+@pytest.mark.parametrize("killed_after", [1, 3, 6])
+def test_an_interrupted_run_ends_as_one_that_was_not(
+    name, killed_after, finished, setting, tmp_path, monkeypatch
+):
+    saves = 0
+    original = StepTrainer._checkpoint
+
+    def checkpoint_and_stop(trainer):
+        nonlocal saves
+        original(trainer)
+        saves += 1
+        if saves == killed_after:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(StepTrainer, "_checkpoint", checkpoint_and_stop)
+    method = find_method(name)
+    with pytest.raises(KeyboardInterrupt):
+        make_run(setting, method(), tmp_path / "run", tmp_path / "bases").run()
+    make_run(setting, method(), tmp_path / "run", tmp_path / "bases").run()
+    assert saves == 6  # 3 steps of 2 epochs: nothing was trained twice
+    reference = finished[name][0]
+    for step in (1, 2):
+        assert_same_weights(
+            tmp_path / "run" / f"step{step}" / "finished.pt", reference / f"step{step}" / "finished.pt"
+        )
+
+
+def test_loader_workers_do_not_change_the_result(finished, setting, tmp_path, bases):
+    folder = tmp_path / "run"
+    make_run(setting, Finetune(), folder, tmp_path / "bases", Machine(torch.device("cpu"), workers=2)).run()
+    assert_same_weights(folder / "step2" / "finished.pt", finished["finetune"][0] / "step2" / "finished.pt")
+
+
+def test_another_seed_gives_another_network(finished, setting, tmp_path, bases):
+    other = replace(
+        setting, seed=4, protocol=setting.protocol.offline(), recipe=replace(RECIPE, base_epochs=1)
+    )
+    first = make_run(other, Finetune(), tmp_path / "a", bases)
+    second = make_run(replace(other, seed=5), Finetune(), tmp_path / "b", bases)
+    first.run(), second.run()
+    first, second = (weights(run.base_folder / "finished.pt")["conv0p1s1.kernel"] for run in (first, second))
+    assert not torch.equal(first, second)
+
+
+def test_joint_is_one_step_with_all_classes(setting, bases, tmp_path):
+    results = make_run(setting, find_method("joint")(), tmp_path / "joint", bases).run()
+    assert [step.classes for step in results] == [["background", *setting.protocol.classes]]
+    assert results[0].scenes == len(setting.manifest.split("train"))
+
+
+def test_training_lowers_the_loss(finished, bases):
+    rows = [json.loads(line) for line in next(bases.glob("*/log.jsonl")).read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [0, 1]
+    assert rows[1]["ce"] < rows[0]["ce"]
+
+
+def test_a_folder_of_other_settings_is_refused(finished, setting, bases):
+    folder = finished["lgkd"][0]
+    other = find_method("lgkd")(novel_weight=7.0)
+    with pytest.raises(InputError, match=r"settings\.novel_weight 1\.0, now 7\.0"):
+        make_run(setting, other, folder, bases).run()
+    with pytest.raises(InputError, match=r"seed 3, now 9"):
+        make_run(replace(setting, seed=9), find_method("lgkd")(), folder, bases).run()
+
+
+def test_a_damaged_checkpoint_is_named(finished, setting, bases, tmp_path):
+    folder = tmp_path / "run"
+    method = find_method("finetune")
+    make_run(setting, method(), folder, bases).run()
+    (folder / "step1" / "finished.pt").write_bytes(b"PK\x03\x04 torn")
+    with pytest.raises(InputError, match=r"finished\.pt: not a readable checkpoint"):
+        make_run(setting, method(), folder, bases).run()
+
+
+@dataclass
+class Poisoned(Method):
+    name = "poisoned"
+    needs_teacher = False
+
+    def loss(self, step, batch, new, old):
+        terms = super().loss(step, batch, new, old)
+        terms["poison"] = new.logits.sum() * float("nan")
+        return terms
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_move(setting, bases, tmp_path):
+    run = make_run(setting, Poisoned(), tmp_path / "run", bases)
+    with pytest.raises(InputError, match=r"loss term 'poison' is nan at step 1, scenes scene"):
+        run.run()
+    assert not (tmp_path / "run" / "step1" / "checkpoint.pt").exists()
+
+
+def test_a_loss_term_can_be_set_only_once():
+    terms = LossTerms()
+    terms["kd"] = torch.tensor(1.0)
+    with pytest.raises(ValueError, match="'kd' is set twice"):
+        terms["kd"] = torch.tensor(2.0)
+
+
+def test_schedules_start_at_one_and_end_at_zero():
+    for name, middle in (("poly", 0.5**0.9), ("cosine", 0.5)):
+        assert schedule(name, 0) == 1
+        assert schedule(name, 0.5) == pytest.approx(middle)
+        assert schedule(name, 1) == pytest.approx(0)
+
+
+@pytest.mark.parametrize(
+    "change", [{"optimizer": "adam"}, {"schedule": "step"}, {"precision": "int8"}, {"epochs": 0}]
+)
+def test_a_recipe_with_an_impossible_value_is_refused(change):
+    ((name, value),) = change.items()
+    with pytest.raises(InputError, match=f"{name} {value!r}: expected"):
+        replace(RECIPE, **change)
+
+
+def test_unknown_methods_get_a_suggestion(tmp_path):
+    with pytest.raises(InputError, match="did you mean 'lgkd'"):
+        find_method("lgdk")
+    with pytest.raises(InputError, match="no such file"):
+        find_method("nowhere.py:Mine")
+    path = tmp_path / "mine.py"
+    path.write_text("x = 1\n")
+    with pytest.raises(InputError, match="no subclass of Method named 'Mine'"):
+        find_method(f"{path}:Mine")
