@@ -27,7 +27,7 @@ from scannet_css.network import build_network
 from scannet_css.network.head import grow
 from scannet_css.protocols import Protocol
 from scannet_css.scenes import Manifest
-from scannet_css.scenes.loader import derived_seed
+from scannet_css.scenes.loader import derived_seed, input_channels
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,9 @@ class ContinualRun:
         """Runs what is missing and returns the results of all steps."""
         setting, protocol = self.setting, self.setting.protocol
         torch.manual_seed(derived_seed(setting.seed, "network"))
-        network = build_network(setting.recipe.network, in_channels=3, classes=protocol.channels(0))
+        network = build_network(
+            setting.recipe.network, input_channels(setting.recipe.inputs), protocol.channels(0)
+        )
         network.to(self.machine.device)
         self._claim_folder()
         results = []

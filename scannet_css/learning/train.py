@@ -19,7 +19,15 @@ from scannet_css.learning.checkpoint import load_checkpoint, save_checkpoint
 from scannet_css.learning.losses import cross_entropy
 from scannet_css.learning.method import Method, Step, option
 from scannet_css.scenes import Manifest
-from scannet_css.scenes.loader import Batch, BatchSet, batches_of, derived_seed, plan_batches, shuffled
+from scannet_css.scenes.loader import (
+    Batch,
+    BatchSet,
+    batches_of,
+    derived_seed,
+    input_channels,
+    plan_batches,
+    shuffled,
+)
 from scannet_css.sparse import SparseTensor
 
 
@@ -28,6 +36,7 @@ class Recipe:
     """How a network is trained: the same for every method. Defaults: MinkUNets on ScanNet, one GPU."""
 
     network: str = option("minkunet34c", "network, one of those in scannet_css.network")
+    inputs: str = option("colour", "what a voxel brings: some of colour, normal, height, joined by +")
     base_epochs: int = option(100, "epochs of step 0 (and of the joint upper bound)")
     epochs: int = option(100, "epochs of every later step")
     base_learning_rate: float = option(0.1, "learning rate of step 0")
@@ -41,6 +50,7 @@ class Recipe:
     precision: str = option("auto", "auto (bfloat16 on CUDA where it exists), float32, bfloat16 or float16")
 
     def __post_init__(self) -> None:
+        input_channels(self.inputs)
         allowed = {
             "optimizer": ("sgd", "adamw"),
             "schedule": ("poly", "cosine"),
@@ -130,7 +140,7 @@ class StepTrainer:
         identity = (self.seed, self.step.index, epoch)
         batches = plan_batches(shuffled(scenes, *identity, "order"), self.recipe.batch_voxels)
         table = self.step.protocol.training_table(self.step.index, self.manifest.classes)
-        batch_set = BatchSet(self.manifest, batches, table, identity, self.recipe.elastic)
+        batch_set = BatchSet(self.manifest, batches, table, self.recipe.inputs, identity, self.recipe.elastic)
         sums: dict[str, float] = {}
         self.step.network.train()
         for number, batch in enumerate(batches_of(batch_set, self.machine.workers)):
@@ -230,4 +240,4 @@ def pass_over(
 ) -> Callable[[], Any]:
     """A function that starts one pass over the scenes: not augmented, in order, with labels by `table`."""
     batches = plan_batches(scenes, recipe.batch_voxels)
-    return lambda: batches_of(BatchSet(manifest, batches, table), workers)
+    return lambda: batches_of(BatchSet(manifest, batches, table, recipe.inputs), workers)

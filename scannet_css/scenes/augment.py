@@ -97,13 +97,18 @@ def jitter_colours(
 
 
 def augment(
-    points: Tensor, colours: Tensor, generator: Generator, with_elastic: bool
-) -> tuple[Tensor, Tensor]:
-    """The whole training augmentation: elastic (by option), rotation, flip, scale, translation, colours."""
+    points: Tensor, normals: Tensor, colours: Tensor, generator: Generator, with_elastic: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The whole training augmentation: elastic (by option), rotation, flip, scale, translation, colours.
+
+    normals (P, 3) turn with the points; elastic distortion leaves them as they are.
+    """
     if with_elastic and len(points) and _happens(generator, 0.95):
         points = elastic(points, generator, granularity=0.2, magnitude=0.4)
         points = elastic(points, generator, granularity=0.8, magnitude=1.6)
-    points = translate(scale(flip(rotate(points, generator), generator), generator), generator)
+    directions = flip(rotate(torch.cat([points, normals]), generator), generator)
+    points, normals = directions[: len(points)], directions[len(points) :]
+    points = translate(scale(points, generator), generator)
     colours = auto_contrast(colours, generator)
     colours = jitter_colours(translate_colours(colours, generator), generator)
-    return points, colours
+    return points, normals, colours

@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from scannet_css.errors import InputError
 from scannet_css.scenes.augment import augment
 from scannet_css.scenes.store import Manifest, SceneEntry, load_scene
 from scannet_css.scenes.voxelize import majority_labels, voxel_mean, voxelize
@@ -27,12 +28,44 @@ def derived_seed(*identity: int | str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
 
+# What a point can bring to the network, and how many channels that is.
+INPUTS = {"colour": 3, "normal": 3, "height": 1}
+
+
+def input_channels(inputs: str) -> int:
+    """Channels of inputs such as "colour" or "colour+normal+height". Raises InputError for another word."""
+    names = inputs.split("+")
+    for name in names:
+        if name not in INPUTS or names.count(name) > 1:
+            raise InputError(
+                f"inputs {inputs!r}: expected some of {', '.join(INPUTS)}, each once, joined by +"
+            )
+    return sum(INPUTS[name] for name in names)
+
+
+def point_features(inputs: str, points: Tensor, normals: Tensor, colours: Tensor) -> Tensor:
+    """(P, channels) float32: colour in -1..1, unit normal, height above the scene's floor in metres.
+
+    The floor is the height below which one point in a hundred lies, since meshes have strays.
+    """
+    features = []
+    for name in inputs.split("+"):
+        if name == "colour":
+            features.append(colours / 127.5 - 1)
+        elif name == "normal":
+            features.append(normals)
+        else:
+            floor = points[:, 2].kthvalue(1 + (len(points) - 1) // 100).values
+            features.append(points[:, 2:] - floor)
+    return torch.cat(features, 1)
+
+
 @dataclass
 class Batch:
     """B scenes as N voxels. In evaluation batches every scene also carries its vertices."""
 
     names: list[str]
-    features: Tensor  # (N, 3) float32: mean colour of the voxel's points, -1..1
+    features: Tensor  # (N, channels) float32: mean of the features of the voxel's points
     coordinates: Tensor  # (N, 4) int32: scene in the batch, x, y, z
     labels: Tensor  # (N,) int64: channel, 255 ignored
     inverse: list[Tensor]  # evaluation only, per scene (P,) int64: each vertex's voxel row within the scene
@@ -83,10 +116,11 @@ class BatchSet(Dataset):
         manifest: Manifest,
         batches: list[list[SceneEntry]],
         label_table: Tensor,
+        inputs: str = "colour",
         identity: tuple[int, ...] | None = None,
         with_elastic: bool = False,
     ) -> None:
-        self.manifest, self.batches, self.label_table = manifest, batches, label_table
+        self.manifest, self.batches, self.label_table, self.inputs = manifest, batches, label_table, inputs
         self.identity, self.with_elastic = identity, with_elastic
 
     def __len__(self) -> int:
@@ -109,9 +143,9 @@ class BatchSet(Dataset):
     def _as_prepared(self, entry: SceneEntry) -> tuple[Tensor, ...]:
         scene = load_scene(self.manifest.path(entry))
         inverse = scene.inverse.long()
-        colours = voxel_mean(scene.colours.float(), inverse, len(scene.voxel_coordinates))
+        features = point_features(self.inputs, scene.points, scene.normals, scene.colours.float())
         return (
-            _feature(colours),
+            voxel_mean(features, inverse, len(scene.voxel_coordinates)),
             scene.voxel_coordinates,
             self.label_table[scene.voxel_labels.long()],
             inverse,
@@ -121,15 +155,14 @@ class BatchSet(Dataset):
     def _augmented(self, entry: SceneEntry) -> tuple[Tensor, ...]:
         scene = load_scene(self.manifest.path(entry))
         generator = derived_generator(*self.identity, entry.name)
-        points, colours = augment(scene.points, scene.colours.float(), generator, self.with_elastic)
+        points, normals, colours = augment(
+            scene.points, scene.normals, scene.colours.float(), generator, self.with_elastic
+        )
         coordinates, inverse = voxelize(points, self.manifest.voxel_size)
         labels = majority_labels(scene.labels, inverse, len(coordinates))
-        colours = voxel_mean(colours, inverse, len(coordinates))
-        return _feature(colours), coordinates, self.label_table[labels.long()], inverse, labels
-
-
-def _feature(colours: Tensor) -> Tensor:
-    return colours / 127.5 - 1
+        features = point_features(self.inputs, points, normals, colours)
+        features = voxel_mean(features, inverse, len(coordinates))
+        return features, coordinates, self.label_table[labels.long()], inverse, labels
 
 
 def _with_scene(number: int, coordinates: Tensor) -> Tensor:

@@ -27,10 +27,10 @@ def colours():
 
 
 def test_same_generator_same_scene_and_other_generator_another(points, colours):
-    first = a.augment(points, colours, generator(3), with_elastic=True)
-    again = a.augment(points, colours, generator(3), with_elastic=True)
-    other = a.augment(points, colours, generator(4), with_elastic=True)
-    assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
+    first = a.augment(points, points, colours, generator(3), with_elastic=True)
+    again = a.augment(points, points, colours, generator(3), with_elastic=True)
+    other = a.augment(points, points, colours, generator(4), with_elastic=True)
+    assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
     assert (first[0] - other[0]).abs().max() > 0.1
 
 
@@ -38,6 +38,14 @@ def test_same_generator_same_scene_and_other_generator_another(points, colours):
 def test_rigid_motions_keep_distances(points, function):
     moved = function(points, generator(1))
     assert torch.allclose(distances(moved), distances(points), atol=1e-4)
+
+
+def test_normals_turn_with_the_points_but_do_not_move(points, colours):
+    directions = torch.nn.functional.normalize(points - points.mean(0), dim=1)
+    moved, turned, _ = a.augment(points, directions, colours, generator(6), with_elastic=False)
+    expected = torch.nn.functional.normalize(moved - moved.mean(0), dim=1)
+    assert torch.allclose(turned, expected, atol=1e-4)
+    assert not torch.allclose(turned, directions, atol=0.1)
 
 
 def test_rotation_tilts_at_most_as_far_as_told():
@@ -80,6 +88,6 @@ def test_auto_contrast_blends_towards_the_full_range(colours):
 
 def test_one_point_survives():
     point, colour = torch.zeros(1, 3), torch.full((1, 3), 100.0)
-    moved, recoloured = a.augment(point, colour, generator(5), with_elastic=True)
-    assert moved.shape == (1, 3) and recoloured.shape == (1, 3)
+    moved, turned, recoloured = a.augment(point, point + 1, colour, generator(5), with_elastic=True)
+    assert moved.shape == turned.shape == recoloured.shape == (1, 3)
     assert moved.abs().max() < 6  # one translation and two bounded displacements

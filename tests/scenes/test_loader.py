@@ -3,13 +3,16 @@
 import pytest
 import torch
 
+from scannet_css.errors import InputError
 from scannet_css.protocols import load_protocol
 from scannet_css.scenes import load_manifest, load_scene
 from scannet_css.scenes.loader import (
     BatchSet,
     batches_of,
     derived_generator,
+    input_channels,
     plan_batches,
+    point_features,
     shuffled,
 )
 
@@ -45,13 +48,13 @@ def test_shuffling_depends_on_the_identity_alone(manifest):
 
 def test_a_training_scene_does_not_depend_on_its_batch(manifest, table):
     scenes = manifest.split("train")[:3]
-    together = BatchSet(manifest, [scenes], table, (0, 1, 2), with_elastic=True)[0]
-    alone = BatchSet(manifest, [[scenes[1]]], table, (0, 1, 2), with_elastic=True)[0]
+    together = BatchSet(manifest, [scenes], table, "colour+normal", (0, 1, 2), with_elastic=True)[0]
+    alone = BatchSet(manifest, [[scenes[1]]], table, "colour+normal", (0, 1, 2), with_elastic=True)[0]
     rows = together.coordinates[:, 0] == 1
     assert torch.equal(together.coordinates[rows, 1:], alone.coordinates[:, 1:])
     assert torch.equal(together.features[rows], alone.features)
     assert torch.equal(together.labels[rows], alone.labels)
-    other_epoch = BatchSet(manifest, [[scenes[1]]], table, (0, 1, 3), with_elastic=True)[0]
+    other_epoch = BatchSet(manifest, [[scenes[1]]], table, "colour+normal", (0, 1, 3), with_elastic=True)[0]
     assert not torch.equal(other_epoch.features, alone.features[: len(other_epoch.features)])
 
 
@@ -68,8 +71,23 @@ def test_an_evaluation_batch_is_the_prepared_scene(manifest, table):
 
 def test_workers_deliver_the_same_batches_in_the_same_order(manifest, table):
     batches = plan_batches(manifest.split("train"), 3000)
-    batch_set = BatchSet(manifest, batches, table, (1, 2, 3))
+    batch_set = BatchSet(manifest, batches, table, identity=(1, 2, 3))
     for here, there in zip(batches_of(batch_set, 0), batches_of(batch_set, 2), strict=True):
         assert here.names == there.names
         assert torch.equal(here.features, there.features)
         assert torch.equal(here.coordinates, there.coordinates)
+
+
+def test_point_features_are_what_their_names_say():
+    points = torch.tensor(
+        [[0.0, 0.0, -5.0]] + [[float(x), 0.0, 0.25] for x in range(150)] + [[0.0, 0.0, 1.25]]
+    )
+    normals = torch.zeros_like(points)
+    normals[:, 2] = 1
+    colours = torch.full_like(points, 255.0)
+    features = point_features("height+colour+normal", points, normals, colours)
+    assert features.shape == (152, input_channels("height+colour+normal")) == (152, 7)
+    assert features[-1].tolist() == [1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 1.0]  # the stray below is not the floor
+    for wrong in ("color", "colour+colour", ""):
+        with pytest.raises(InputError, match="expected some of colour, normal, height"):
+            input_channels(wrong)
