@@ -4,8 +4,9 @@
     python benchmarks/run.py --method plop3d --protocol scannet/lgkd-14-5 --data data/scannet --seed 3
     python benchmarks/run.py --method lgkd --help        # every option, with the method's own
 
-Without --data the synthetic set is used, and made once where it is missing. The recipe's defaults are those
-of benchmarks/recipes/<data set>.json. The same command continues an interrupted run. Result: RUN/record.json.
+Without --data the synthetic set is used, and made once where it is missing. The recipe's defaults are
+ScanNet's, changed by benchmarks/recipes/<data set>.json where there is one. The same command continues an
+interrupted run. Result: RUN/record.json.
 """
 
 import argparse
@@ -44,8 +45,8 @@ from scannet_css.scenes import Manifest, load_manifest
 ROOT = Path(__file__).resolve().parents[1]
 SYNTHETIC = ROOT / "data" / "synthetic"
 # The set that is made where no --data is given: small enough for a laptop's CPU.
-SYNTHETIC_SCANS = ("--train", "60", "--val", "20", "--seed", "0", "--vertices", "20000")
-SYNTHETIC_VOXEL_SIZE = 0.05  # metres
+SYNTHETIC_SCANS = ("--train", "150", "--val", "24", "--seed", "0", "--vertices", "20000")
+SYNTHETIC_VOXEL_SIZE = 0.1  # metres
 
 log = logging.getLogger("run")
 
@@ -108,22 +109,22 @@ def build_parser(method_class: type[Method]) -> argparse.ArgumentParser:
         "--workers", type=int, default=0, help="processes that load data; 0: none (%(default)s)"
     )
     group.add_argument("--keep-predictions", action="store_true", help="store predictions for tools/view.py")
-    group = parser.add_argument_group("recipe", "defaults: benchmarks/recipes/<data set>.json")
-    add_options(group, fields(Recipe), "", show_default=False)
+    group = parser.add_argument_group("recipe", "defaults for ScanNet; benchmarks/recipes/ changes them")
+    add_options(group, fields(Recipe), "")
     add_options(parser.add_argument_group(f"method {method_class.name}"), options_of(method_class), "method_")
     return parser
 
 
-def add_options(group, parameters: Sequence, prefix: str, show_default: bool = True) -> None:
+def add_options(group, parameters: Sequence, prefix: str) -> None:
+    """One option for each field, without a default, so that only what is given overrides the recipe."""
     for parameter in parameters:
         kind = parse_bool if isinstance(parameter.default, bool) else type(parameter.default)
-        shown = f" ({parameter.default})" if show_default else ""
         group.add_argument(
             f"--{parameter.name.replace('_', '-')}",
             dest=prefix + parameter.name,
             type=kind,
             metavar="true|false" if kind is parse_bool else kind.__name__.upper(),
-            help=parameter.metadata["help"] + shown,
+            help=f"{parameter.metadata['help']} ({parameter.default})",
         )
 
 

@@ -13,20 +13,20 @@ from scannet_css.errors import InputError, did_you_mean
 from scannet_css.network.head import start_classifier
 from scannet_css.sparse import BatchNorm, Conv3d, ConvTranspose3d, SparseTensor
 
-# name: (planes of stages 1 to 8, blocks per stage, planes of the stem)
+# name: (planes of stages 1 to 8, blocks per stage, planes of the stem, kernel size of the stem)
 _14, _18, _34 = (1,) * 8, (2,) * 8, (2, 3, 4, 6, 2, 2, 2, 2)
 NETWORKS = {
-    "minkunet14a": ((32, 64, 128, 256, 128, 128, 96, 96), _14, 32),
-    "minkunet14b": ((32, 64, 128, 256, 128, 128, 128, 128), _14, 32),
-    "minkunet14c": ((32, 64, 128, 256, 192, 192, 128, 128), _14, 32),
-    "minkunet14d": ((32, 64, 128, 256, 384, 384, 384, 384), _14, 32),
-    "minkunet18a": ((32, 64, 128, 256, 128, 128, 96, 96), _18, 32),
-    "minkunet18b": ((32, 64, 128, 256, 128, 128, 128, 128), _18, 32),
-    "minkunet18d": ((32, 64, 128, 256, 384, 384, 384, 384), _18, 32),
-    "minkunet34a": ((32, 64, 128, 256, 256, 128, 64, 64), _34, 32),
-    "minkunet34b": ((32, 64, 128, 256, 256, 128, 64, 32), _34, 32),
-    "minkunet34c": ((32, 64, 128, 256, 256, 128, 96, 96), _34, 32),
-    "minkunet14s": ((16, 32, 48, 64, 64, 48, 32, 32), _14, 16),  # ours: small enough to train on a CPU
+    "minkunet14a": ((32, 64, 128, 256, 128, 128, 96, 96), _14, 32, 5),
+    "minkunet14b": ((32, 64, 128, 256, 128, 128, 128, 128), _14, 32, 5),
+    "minkunet14c": ((32, 64, 128, 256, 192, 192, 128, 128), _14, 32, 5),
+    "minkunet14d": ((32, 64, 128, 256, 384, 384, 384, 384), _14, 32, 5),
+    "minkunet18a": ((32, 64, 128, 256, 128, 128, 96, 96), _18, 32, 5),
+    "minkunet18b": ((32, 64, 128, 256, 128, 128, 128, 128), _18, 32, 5),
+    "minkunet18d": ((32, 64, 128, 256, 384, 384, 384, 384), _18, 32, 5),
+    "minkunet34a": ((32, 64, 128, 256, 256, 128, 64, 64), _34, 32, 5),
+    "minkunet34b": ((32, 64, 128, 256, 256, 128, 64, 32), _34, 32, 5),
+    "minkunet34c": ((32, 64, 128, 256, 256, 128, 96, 96), _34, 32, 5),
+    "minkunet14s": ((16, 32, 48, 64, 64, 48, 32, 32), _14, 16, 3),  # ours: small enough to train on a CPU
 }
 
 
@@ -81,11 +81,12 @@ class MinkUNet(nn.Module):
         planes: tuple[int, ...],
         layers: tuple[int, ...] = _14,
         stem: int = 32,
+        stem_kernel_size: int = 5,
     ):
         super().__init__()
         self.in_channels, self.planes, self.layers, self.stem = in_channels, planes, layers, stem
         p = planes
-        self.conv0p1s1 = Conv3d(in_channels, stem, kernel_size=5)
+        self.conv0p1s1 = Conv3d(in_channels, stem, kernel_size=stem_kernel_size)
         self.bn0 = BatchNorm(stem)
 
         self.conv1p1s2 = Conv3d(stem, stem, kernel_size=2, stride=2)
@@ -170,5 +171,4 @@ def build_network(name: str, in_channels: int = 3, classes: int = 20) -> MinkUNe
         raise InputError(
             f"network {name!r} is not known{did_you_mean(name, NETWORKS)}; expected {', '.join(NETWORKS)}"
         )
-    planes, layers, stem = NETWORKS[name]
-    return MinkUNet(in_channels, classes, planes, layers, stem)
+    return MinkUNet(in_channels, classes, *NETWORKS[name])

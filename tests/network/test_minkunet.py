@@ -80,10 +80,10 @@ def batch(channels=3):
 def test_every_network_builds_with_the_planes_of_its_name(name):
     network = build_network(name, in_channels=6, classes=13)
     blocks = [getattr(network, f"block{i}") for i in range(1, 9)]
-    planes, layers, stem = NETWORKS[name]
+    planes, layers, stem, stem_kernel_size = NETWORKS[name]
     assert tuple(block[-1].conv2.out_channels for block in blocks) == planes
     assert tuple(map(len, blocks)) == layers
-    assert network.conv0p1s1.kernel.shape == (125, 6, stem)
+    assert network.conv0p1s1.kernel.shape == (stem_kernel_size**3, 6, stem)
     assert (network.classes, network.final.kernel.shape, network.final.bias.shape) == (
         13,
         (planes[-1], 13),
@@ -109,7 +109,7 @@ def test_the_output_names_rows_and_levels():
 
 def test_teacher_and_student_share_every_map():
     x = batch()
-    teacher, student = (build_network("minkunet14s") for _ in range(2))
+    teacher, student = (build_network("minkunet14a") for _ in range(2))
     with torch.no_grad():
         teacher.eval()(x)
     seen = dict(x.manager.built)
