@@ -22,7 +22,7 @@ WIDE_SHARE_PLAIN = 0.8  # and without
 WIDE_CHANNELS = 4  # up to so many channels, always wide
 CPU_NUMBERS, GPU_NUMBERS = 1 << 20, 1 << 28  # numbers gathered at a time: by a CPU's cache, by a GPU's memory
 WIDE_ROWS, PAIRED_ROWS = 256, 1024  # at least so many output rows at a time: smaller products are slow
-WIDE_STEP = 128  # rows are filled up to a multiple: oneDNN compiles a product for each shape that it meets
+WIDE_STEP = 256  # rows are filled up to a multiple: oneDNN compiles a product for each shape that it meets
 
 
 def convolve(features: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
