@@ -232,19 +232,18 @@ def synthetic_set() -> Manifest:
     else:
         log.info("no --data: making the synthetic set in %s", SYNTHETIC)
         if not (scans / "synthetic.json").exists():
-            run_tool("make_scans.py", "--out", str(scans), *SYNTHETIC_SCANS)
+            run_script("tools/make_scans.py", "--out", str(scans), *SYNTHETIC_SCANS)
         voxel_size = str(SYNTHETIC_VOXEL_SIZE)
-        run_tool(
-            "prepare_scannet.py", "--scans", str(scans), "--out", str(prepared), "--voxel-size", voxel_size
-        )
+        options = ("--scans", str(scans), "--out", str(prepared), "--voxel-size", voxel_size)
+        run_script("tools/prepare_scannet.py", *options)
     return load_manifest(prepared)
 
 
-def run_tool(name: str, *arguments: str) -> None:
-    """Runs one of tools/ as a user would. Raises InputError if it fails (it has said why)."""
-    code = subprocess.run([sys.executable, str(ROOT / "tools" / name), *arguments], check=False).returncode
+def run_script(path: str, *arguments: str) -> None:
+    """Runs a script of the repository as a user would. Raises InputError if it fails (it has said why)."""
+    code = subprocess.run([sys.executable, str(ROOT / path), *arguments], check=False).returncode
     if code:
-        raise InputError(f"tools/{name} failed with exit code {code}")
+        raise InputError(f"{path} failed with exit code {code}")
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ def engine(options: argparse.Namespace) -> None:
                 F.cross_entropy(network(x).logits, labels).backward()
 
             def maps(features=features, coordinates=coordinates, network=network):
-                _build_maps(SparseTensor(features, coordinates))
+                _build_maps(SparseTensor(features, coordinates), network)
 
             times = [seconds(work, options.repeats) for work in (maps, forward, step)]
             share = 3 * flops / times[2] / rate
@@ -126,9 +126,9 @@ def engine(options: argparse.Namespace) -> None:
             )
 
 
-def _build_maps(x: SparseTensor) -> None:
-    """Every level and map of a MinkUNet."""
-    x.manager.map(1, 5, 1)
+def _build_maps(x: SparseTensor, network: MinkUNet) -> None:
+    """Every level and map of the network."""
+    x.manager.map(1, network.conv0p1s1.kernel_size, 1)
     for stride in (1, 2, 4, 8):
         x.manager.map(stride, 3, 1)
         x.manager.map(stride, 2, 2)
