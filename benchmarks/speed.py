@@ -14,19 +14,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scannet_css.errors import run_command
+from scannet_css.errors import InputError, run_command
 from scannet_css.network import MinkUNet, build_network
 from scannet_css.sparse import Conv3d, ConvTranspose3d, SparseTensor
 
 VOXEL = 0.05  # metres
+FEWEST_VOXELS = 4000
 
 
 def room(voxels: int, seed: int = 0) -> Tensor:
     """Coordinates (about `voxels`, 4) of a furnished room's surfaces: floor, walls, boxes; 4 mm of noise."""
     random = np.random.default_rng(seed)
-    side = np.sqrt(
-        voxels * VOXEL**2 / 5
-    )  # voxels are about 5 times the floor's: walls, boxes, two layers of noise
+    if voxels < FEWEST_VOXELS:
+        raise InputError(
+            f"--voxels {voxels}: expected at least {FEWEST_VOXELS}, a room that furniture fits in"
+        )
+    # voxels are about 5 times the floor's: walls, boxes, two layers of noise
+    side = np.sqrt(voxels * VOXEL**2 / 5)
     boxes = [(0.0, 0.0, 0.0, side, side, 2.5)]
     for _ in range(max(3, round(side**2 / 2))):
         size = random.uniform((0.4, 0.4, 0.4), (1.2, 0.8, 1.1))
