@@ -28,10 +28,10 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def unbiased_cross_entropy(logits: Tensor, labels: Tensor, old_channels: int) -> Tensor:
-    """MiB's unbiased cross-entropy (Cermelli et al., CVPR 2020, eq. 5-6), mean over labelled points.
+    """MiB's unbiased cross-entropy (Cermelli et al., CVPR 2020, section 3.2), mean over labelled points.
 
-    The probability of background is the sum over the `old_channels` = K channels (background and old
-    classes); a label below K counts as background. logits (N, C), labels (N,).
+    -log p~(y) with p~(0) = sum of p(c) over the `old_channels` = K channels (background and old classes) and
+    p~(n) = p(n) for new classes n; a label below K counts as background. logits (N, C), labels (N,).
     """
     logits = _wide(logits)
     log_normaliser = logits.logsumexp(1)
@@ -56,10 +56,10 @@ def distillation(new_logits: Tensor, old_logits: Tensor, temperature: float = 1.
 
 
 def unbiased_distillation(new_logits: Tensor, old_logits: Tensor) -> Tensor:
-    """MiB's unbiased distillation (Cermelli et al., CVPR 2020, eq. 7-9), mean over all points and the K
-    channels.
+    """MiB's unbiased distillation (Cermelli et al., CVPR 2020), mean over all points and the K channels.
 
-    The student's new channels are added to its background before it is compared with the teacher.
+    -1/K sum over c < K of p'(c) log q(c) with q(0) = p(0) + sum of p(n) over new classes, q(c) = p(c): the
+    student's new channels count as background before it is compared with the teacher p'.
     """
     channels = old_logits.shape[1]
     new_logits = _wide(new_logits)
@@ -73,12 +73,13 @@ def unbiased_distillation(new_logits: Tensor, old_logits: Tensor) -> Tensor:
 def label_guided_distillation(
     new_logits: Tensor, old_logits: Tensor, labels: Tensor, background_weight: float, novel_weight: float
 ) -> Tensor:
-    """Label-guided distillation (LGKD; Yang et al., ICCV 2023, eq. 4-7), mean over labelled points.
+    """Label-guided distillation (LGKD; Yang et al., ICCV 2023), mean over labelled points.
 
-    The teacher's distribution is expanded with zeros to the student's C channels. At a point labelled with
-    a new class y >= K the teacher's background probability is transplanted to y; elsewhere (background or
-    an old class) it stays. The two kinds of points weigh `novel_weight` and `background_weight`. new_logits
-    (N, C), old_logits (N, K), labels (N,): the ground truth the step shows, never pseudo-labels.
+    -w sum over all C channels of t(c) log p(c). t is the teacher's distribution, expanded with zeros to the
+    student's channels; at a point labelled with a new class y >= K its background probability is transplanted
+    to y, elsewhere (background or an old class) it stays. w is `novel_weight` at the former points and
+    `background_weight` at the latter. new_logits (N, C), old_logits (N, K), labels (N,): the ground truth that
+    the step shows, never pseudo-labels.
     """
     channels = old_logits.shape[1]
     target = _wide(old_logits).softmax(1)
