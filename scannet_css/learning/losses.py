@@ -78,8 +78,8 @@ def label_guided_distillation(
     -w sum over all C channels of t(c) log p(c). t is the teacher's distribution, expanded with zeros to the
     student's channels; at a point labelled with a new class y >= K its background probability is transplanted
     to y, elsewhere (background or an old class) it stays. w is `novel_weight` at the former points and
-    `background_weight` at the latter. new_logits (N, C), old_logits (N, K), labels (N,): the ground truth that
-    the step shows, never pseudo-labels.
+    `background_weight` at the latter. new_logits (N, C), old_logits (N, K), labels (N,): the ground truth
+    that the step shows, never pseudo-labels.
     """
     channels = old_logits.shape[1]
     target = _wide(old_logits).softmax(1)
