@@ -61,7 +61,8 @@ def _project(points, width, height, azimuth, elevation) -> tuple[np.ndarray, np.
 
 def _squares(pixels, depth, colours, width, height):
     """Every point as a square large enough to close the gaps to its neighbours."""
-    reach = int(np.clip(np.ceil(np.sqrt(width * height / max(len(pixels), 1)) / 2), 1, 5))
+    # the points cover about half of the picture, unevenly: 0.8 of their mean distance leaves few holes
+    reach = int(np.clip(np.ceil(0.8 * np.sqrt(width * height / max(len(pixels), 1))), 1, 14))
     steps = np.stack(np.meshgrid(*[np.arange(-reach, reach + 1)] * 2), axis=-1).reshape(-1, 2)
     spots = (pixels[:, None] + steps).reshape(-1, 2)
     return spots, np.repeat(depth, len(steps)), np.repeat(colours, len(steps), axis=0)
