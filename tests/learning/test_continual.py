@@ -77,12 +77,15 @@ def test_every_scored_point_is_counted_once_after_every_step(finished, setting):
             assert step.scenes == len(setting.protocol.scenes(index, setting.manifest))
 
 
-def test_all_methods_share_one_base_step(finished, bases):
-    folders = [path for path in bases.iterdir() if path.is_dir()]
-    assert len(folders) == 1
+def test_all_methods_share_one_base_step(finished, setting, bases):
     base_steps = [results[0] for _, results in finished.values()]
     assert all(step == base_steps[0] for step in base_steps)
-    assert not (folders[0] / "checkpoint.pt").exists()
+    folders = {
+        make_run(setting, find_method(name)(), run[0], bases).base_folder for name, run in finished.items()
+    }
+    assert len(folders) == 1
+    (folder,) = folders
+    assert (folder / "finished.pt").exists() and not (folder / "checkpoint.pt").exists()
 
 
 def test_methods_differ_from_each_other_after_the_base(finished):
@@ -157,8 +160,9 @@ def test_joint_is_one_step_with_all_classes(setting, bases, tmp_path):
     assert results[0].scenes == len(setting.manifest.split("train"))
 
 
-def test_training_lowers_the_loss(finished, bases):
-    rows = [json.loads(line) for line in next(bases.glob("*/log.jsonl")).read_text().splitlines()]
+def test_training_lowers_the_loss(finished, setting, bases):
+    base = make_run(setting, Finetune(), finished["finetune"][0], bases).base_folder
+    rows = [json.loads(line) for line in (base / "log.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [0, 1]
     assert rows[1]["ce"] < rows[0]["ce"]
 
