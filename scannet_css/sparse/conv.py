@@ -4,39 +4,60 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from scannet_css.sparse import kernels_torch
-from scannet_css.sparse.tensor import KernelMap
+from scannet_css.sparse.engine import engine_for
+from scannet_css.sparse.maps import KernelMap
 
 
 class SparseConvolution(torch.autograd.Function):
     """out[m] = sum over offsets k of features[map.table[k, m]] @ kernel[k].
 
-    features (N, Cin), kernel (O, Cin, Cout) of one dtype -> (M, Cout). Differentiable once.
+    features (N, Cin), kernel (O, Cin, Cout) -> (M, Cout) of the features' type. The kernel's gradient has the
+    kernel's type and is never rounded to the features' half precision. Differentiable once.
     """
 
     @staticmethod
     def forward(ctx, features: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
         ctx.save_for_backward(features, kernel)
         ctx.kernel_map = kernel_map
-        return kernels_torch.convolve(features, kernel, kernel_map)
+        engine = engine_for(features.device, features.dtype)
+        return engine.convolve(features, kernel.to(features.dtype), kernel_map)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor):
         features, kernel = ctx.saved_tensors
         needs_features, needs_kernel, _ = ctx.needs_input_grad
-        grad_features, grad_kernel = kernels_torch.gradients(
-            features, kernel, gradient.contiguous(), ctx.kernel_map, needs_features, needs_kernel
+        engine = engine_for(features.device, features.dtype)
+        grad_features, grad_kernel = engine.gradients(
+            features,
+            kernel.to(features.dtype),
+            gradient.contiguous(),
+            ctx.kernel_map,
+            needs_features,
+            needs_kernel,
         )
-        return grad_features, grad_kernel, None
+        return grad_features, None if grad_kernel is None else grad_kernel.to(kernel.dtype), None
 
 
 def convolve(features: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
-    """As SparseConvolution; under autocast both operands are taken to its type first."""
-    device = features.device.type
-    if torch.is_autocast_enabled(device) and features.dtype != torch.float64:
-        kind = torch.get_autocast_dtype(device)
-        features, kernel = features.to(kind), kernel.to(kind)
-    if features.dtype != kernel.dtype:
+    """As SparseConvolution; under autocast the operands are taken to its type."""
+    features, is_cast = _autocast(features)
+    if features.dtype != kernel.dtype and not is_cast:
         raise TypeError(f"features are {features.dtype}, but the kernel is {kernel.dtype}")
     return SparseConvolution.apply(features, kernel, kernel_map)
+
+
+def convolve_without_gradient(
+    features: Tensor, kernel: Tensor, kernel_map: KernelMap, bias: Tensor, residual: Tensor | None, relu: bool
+) -> Tensor:
+    """relu(convolution + bias (Cout,) + residual (M, Cout)) in one pass over the output."""
+    features, _ = _autocast(features)
+    engine = engine_for(features.device, features.dtype)
+    return engine.convolve(features, kernel.to(features.dtype), kernel_map, bias, residual, relu)
+
+
+def _autocast(features: Tensor) -> tuple[Tensor, bool]:
+    device = features.device.type
+    if not torch.is_autocast_enabled(device) or features.dtype == torch.float64:
+        return features, False
+    return features.to(torch.get_autocast_dtype(device)), True

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scannet_css.sparse.tensor import KernelMap
+from scannet_css.sparse.maps import KernelMap
 
 WIDE_SHARE = 0.42  # a map of which so much exists runs wide with oneDNN
 WIDE_SHARE_PLAIN = 0.8  # and without
@@ -25,9 +25,25 @@ WIDE_ROWS, PAIRED_ROWS = 256, 1024  # at least so many output rows at a time: sm
 WIDE_STEP = 256  # rows are filled up to a multiple: oneDNN compiles a product for each shape that it meets
 
 
-def convolve(features: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
-    """features (N, Cin), kernel (O, Cin, Cout) -> (M, Cout)."""
-    return _run(kernel_map, features, kernel=kernel)[0]
+def unavailable(device: torch.device, dtype: torch.dtype) -> None:
+    """Runs everywhere."""
+
+
+def convolve(
+    features: Tensor,
+    kernel: Tensor,
+    kernel_map: KernelMap,
+    bias: Tensor | None = None,
+    residual: Tensor | None = None,
+    relu: bool = False,
+) -> Tensor:
+    """features (N, Cin), kernel (O, Cin, Cout) -> relu(sum + bias + residual) (M, Cout)."""
+    out = _run(kernel_map, features, kernel=kernel)[0]
+    if bias is not None:
+        out += bias
+    if residual is not None:
+        out += residual
+    return out.relu_() if relu else out
 
 
 def gradients(
@@ -51,7 +67,7 @@ def gradients(
             total = kernel_map.reverse_offsets(total.transpose(1, 2))
     else:
         grad_features, total = _run(kernel_map, features, own=gradient)
-    return grad_features, None if total is None else total.to(kernel.dtype)
+    return grad_features, total
 
 
 def _run(

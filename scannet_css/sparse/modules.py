@@ -45,7 +45,7 @@ class Conv3d(_Convolution):
     """Sparse 3D convolution: kernel sizes 1, 3, 5 with stride 1 and any dilation, 2 and 3 with stride 2.
 
     kernel (O, Cin, Cout), (Cin, Cout) for size 1; bias (1, Cout) or None. Stride 1 keeps the rows and their
-    order; stride 2 gives one row per occupied coarser voxel, in lexicographic order of the coordinates.
+    order; stride 2 gives one row per occupied coarser voxel, in the engine's canonical order.
     """
 
     def __init__(

@@ -35,18 +35,21 @@ def relative_error(actual, expected):
     return ((actual - expected).abs().max() / expected.abs().max()).item()
 
 
+# In float32 a rounding error may turn the sign of an activation next to zero, which moves single gradients by
+# up to 5e-3 (measured by perturbing the input by 1e-7); the golden values, float32 too, have such turns.
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-3), (torch.float32, 1e-2)])
 @pytest.mark.parametrize("name", ["MinkUNetTiny", "MinkUNet14A", "MinkUNet18A", "MinkUNet34C"])
-def test_networks_are_those_of_minkowski_engine(name):
+def test_networks_are_those_of_minkowski_engine(name, dtype, tolerance):
     values = {
         key: GOLDEN[f"{name}/{key}"] for key in ("coords", "feats", "labels", "param_names", "grad_norms")
     }
-    network = golden_network(name)
+    network = golden_network(name).to(dtype)
     parameters = dict(network.named_parameters())
     shapes = {key: str(tuple(parameter.shape)) for key, parameter in parameters.items()}
     names = values["param_names"].tolist()
     assert shapes == dict(zip(names, GOLDEN[f"{name}/param_shapes"].tolist(), strict=True))
 
-    features = torch.from_numpy(values["feats"]).requires_grad_()
+    features = torch.from_numpy(values["feats"]).to(dtype).requires_grad_()
     x = SparseTensor(features, torch.from_numpy(values["coords"]))
     out = network.train()(x)
     assert relative_error(out.logits.detach(), GOLDEN[f"{name}/logits_train"]) < 1e-4
@@ -54,9 +57,9 @@ def test_networks_are_those_of_minkowski_engine(name):
     loss.backward()
     assert loss.item() == pytest.approx(float(GOLDEN[f"{name}/loss"]), rel=1e-5)
     norms = [parameters[key].grad.double().norm().item() for key in names]
-    assert norms == pytest.approx(values["grad_norms"].tolist(), rel=2e-3)
-    assert relative_error(features.grad, GOLDEN[f"{name}/grad_feats"]) < 1e-2
-    assert relative_error(network.conv0p1s1.kernel.grad, GOLDEN[f"{name}/grad_conv0"]) < 1e-2
+    assert norms == pytest.approx(values["grad_norms"].tolist(), rel=tolerance)
+    assert relative_error(features.grad, GOLDEN[f"{name}/grad_feats"]) < tolerance
+    assert relative_error(network.conv0p1s1.kernel.grad, GOLDEN[f"{name}/grad_conv0"]) < tolerance
     assert relative_error(network.final.kernel.grad, GOLDEN[f"{name}/grad_final"]) < 1e-4
     with torch.no_grad():
         logits = network.eval()(x).logits

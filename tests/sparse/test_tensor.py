@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from scannet_css.errors import InputError
-from scannet_css.sparse import Conv3d, ConvTranspose3d, SparseTensor
-from scannet_css.sparse.tensor import AXIS_LIMIT, SCENE_LIMIT, pack, unpack
+from scannet_css.sparse import Conv3d, ConvTranspose3d, SparseTensor, maps
+from scannet_css.sparse.coordinates import AXIS_LIMIT, SCENE_LIMIT, pack, unpack
 
 
 def random_coordinates(count=300, scenes=3, low=-7, high=6, seed=0):
@@ -42,13 +42,16 @@ def table_by_hand(inputs, outputs, offsets):
         (1, 3, 1, 2),
         (1, 5, 1, 3),
         (2, 3, 1, 1),
+        (2, 5, 1, 1),
         (4, 3, 1, 2),
         (1, 2, 2, 1),
         (2, 2, 2, 1),
     ]
     + [(1, 3, 2, 1), (2, 3, 2, 1)],
 )
-def test_maps_are_those_of_a_dictionary(stride, kernel_size, kernel_stride, dilation):
+@pytest.mark.parametrize("way", ["searched", "descended"])
+def test_maps_are_those_of_a_dictionary(way, stride, kernel_size, kernel_stride, dilation, monkeypatch):
+    monkeypatch.setattr(maps, "SEARCHED_ROWS", 1000 if way == "searched" else 10)
     manager = tensor_of(random_coordinates()).manager
     inputs = manager.coordinates(stride).tolist()
     kernel_map = manager.map(stride, kernel_size, kernel_stride, dilation)
@@ -61,19 +64,32 @@ def test_maps_are_those_of_a_dictionary(stride, kernel_size, kernel_stride, dila
     assert {(k, i, int(reverse[k, i])) for k, i in (reverse >= 0).nonzero().tolist()} == meetings
 
 
-def test_coarser_levels_are_the_occupied_corners_in_lexicographic_order():
+def morton_key(row):
+    """Bit by bit: z, y and x take turns, x lowest."""
+    scene, *axes = row
+    bits = [
+        ((value + 2**17) >> place & 1) << (3 * place + axis)
+        for axis, value in enumerate(axes)
+        for place in range(18)
+    ]
+    return scene << 54 | sum(bits)
+
+
+def test_coarser_levels_are_the_occupied_corners_in_morton_order():
     coordinates = random_coordinates()
     manager = tensor_of(coordinates).manager
     for stride in (1, 2, 4, 8, 16):
         corners = {(s, *(c // stride * stride for c in xyz)) for s, *xyz in coordinates.tolist()}
-        assert manager.coordinates(stride).tolist() == [list(corner) for corner in sorted(corners)]
+        assert manager.coordinates(stride).tolist() == [
+            list(corner) for corner in sorted(corners, key=morton_key)
+        ]
 
 
-def test_keys_hold_the_extremes_and_keep_lexicographic_order():
+def test_keys_interleave_the_bits_and_hold_the_extremes():
     ends = (-AXIS_LIMIT, -1, 0, AXIS_LIMIT - 1)
     rows = [(scene, x, y, z) for scene in (0, SCENE_LIMIT - 1) for x in ends for y in ends for z in ends]
     keys = pack(torch.tensor(rows))
-    assert (keys.diff() > 0).all()
+    assert keys.tolist() == [morton_key(row) for row in rows]
     assert unpack(keys).tolist() == [list(row) for row in rows]
 
 
