@@ -37,7 +37,7 @@ def relative_error(actual, expected):
 
 # In float32 a rounding error may turn the sign of an activation next to zero, which moves single gradients by
 # up to 5e-3 (measured by perturbing the input by 1e-7); the golden values, float32 too, have such turns.
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-3), (torch.float32, 1e-2)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 2e-3), (torch.float32, 1e-2)])
 @pytest.mark.parametrize("name", ["MinkUNetTiny", "MinkUNet14A", "MinkUNet18A", "MinkUNet34C"])
 def test_networks_are_those_of_minkowski_engine(name, dtype, tolerance):
     values = {
