@@ -41,12 +41,19 @@ from scannet_css.results.record import (
     save_record,
 )
 from scannet_css.scenes import Manifest, load_manifest
+from scannet_css.sparse.engine import VARIABLE, choose_engine, engine_name
 
 ROOT = Path(__file__).resolve().parents[1]
 SYNTHETIC = ROOT / "data" / "synthetic"
 # The set that is made where no --data is given: small enough for a laptop's CPU.
 SYNTHETIC_SCANS = ("--train", "150", "--val", "24", "--seed", "0", "--vertices", "20000")
 SYNTHETIC_VOXEL_SIZE = 0.1  # metres
+
+ENGINE_HELP = (
+    "what runs the sparse convolutions: triton (CUDA), grouped (one grouped product for all offsets), torch"
+    " (anywhere), spconv or minkowski (those libraries, where installed), or auto: on CUDA the first of"
+    f" triton, grouped and torch that can run, elsewhere torch (default: the variable {VARIABLE}, else auto)"
+)
 
 log = logging.getLogger("run")
 
@@ -62,9 +69,13 @@ def main(arguments: Sequence[str]) -> None:
     machine = Machine(find_device(options.device), options.workers)
     if options.threads:
         torch.set_num_threads(options.threads)
+    if options.engine:
+        choose_engine(options.engine)
     manifest = load_manifest(options.data) if options.data else synthetic_set()
     protocol = load_protocol(options.protocol)
     recipe = make_recipe(manifest.dataset, options)
+    # Asked for now, so that an engine that cannot run here is refused before anything is trained.
+    engine = engine_name(machine.device, compute_type(machine, recipe))
     method = method_class(**given(options, options_of(method_class), prefix="method_"))
     setting = Setting(manifest, protocol, recipe, options.seed)
     folder = options.run or run_folder(options.runs, setting, method)
@@ -72,7 +83,9 @@ def main(arguments: Sequence[str]) -> None:
     log.info(
         "data: %s, %d + %d scenes", manifest.folder, len(manifest.split("train")), len(manifest.split("val"))
     )
-    log.info("run: %s on %s, seed %d, in %s", method.name, protocol.name, options.seed, folder)
+    log.info(
+        "run: %s on %s, seed %d, %s engine, in %s", method.name, protocol.name, options.seed, engine, folder
+    )
     run = ContinualRun(setting, method, folder, options.runs / "base", machine, options.keep_predictions)
     results = run.run()
     record = make_record(setting, method, run.parameters, results, machine)
@@ -104,6 +117,7 @@ def build_parser(method_class: type[Method]) -> argparse.ArgumentParser:
     group.add_argument("--runs", type=Path, default=ROOT / "runs", help="folder of all runs (runs)")
     group.add_argument("--run", type=Path, help="folder of this run (default: named by what is run)")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
+    group.add_argument("--engine", help=ENGINE_HELP)
     group.add_argument("--threads", type=int, help="CPU threads of torch")
     group.add_argument(
         "--workers", type=int, default=0, help="processes that load data; 0: none (%(default)s)"
@@ -160,6 +174,11 @@ def find_device(name: str) -> torch.device:
     return device
 
 
+def compute_type(machine: Machine, recipe: Recipe) -> torch.dtype:
+    """The type in which convolutions run."""
+    return machine.half_type(recipe.precision) or torch.float32
+
+
 def run_folder(runs: Path, setting: Setting, method: Method) -> Path:
     """runs/<data set>/<protocol>/<method>/<network>-seed<n>."""
     protocol = setting.protocol.name.replace("/", "-")
@@ -210,7 +229,7 @@ def make_record(
             )
             for step in results
         ],
-        environment=EnvironmentRecord(**environment(machine.device)),
+        environment=EnvironmentRecord(**environment(machine.device, compute_type(machine, setting.recipe))),
         created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
     )
 

@@ -20,6 +20,7 @@ from scannet_css.errors import InputError
 from scannet_css.files import digest, write_json
 from scannet_css.learning.metrics import summarise
 from scannet_css.results.schema import as_text, parse, read, require
+from scannet_css.sparse.engine import engine_name
 
 FORMAT = 1
 LONGEST_FILE = 64 * 2**20
@@ -88,6 +89,7 @@ class EnvironmentRecord:
     python: str
     platform: str
     device: str
+    engine: str  # what ran the sparse convolutions
     threads: int
     commit: str | None
     dirty: bool | None
@@ -152,8 +154,11 @@ def _checked(path: str | Path, value: Any) -> Record:
         raise InputError(f"{path}: {error}") from None
 
 
-def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
-    """What the run ran on, the record's `environment`; commit and dirty are None outside a git checkout."""
+def environment(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> dict[str, Any]:
+    """What a run that convolves in `dtype` on `device` runs on, the record's `environment`.
+
+    commit and dirty are None outside a git checkout.
+    """
     device = torch.device(device)
     checkout = Path(scannet_css.__file__).parents[1]
     commit = _git(checkout, "rev-parse", "HEAD") if (checkout / ".git").exists() else None
@@ -164,6 +169,7 @@ def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": as_text(platform.platform()),
         "device": as_text(torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()),
+        "engine": engine_name(device, dtype),
         "threads": torch.get_num_threads(),
         "commit": commit,
         "dirty": bool(_git(checkout, "status", "--porcelain")) if commit else None,

@@ -43,7 +43,8 @@ def folder_of(run, method, seed=0):
 
 
 def test_a_run_leaves_a_record_that_the_leaderboard_shows(run, command_line, small_set, tmp_path):
-    for arguments in (("--method", "lgkd", "--novel-weight", 2), ("--method", "joint")):
+    lgkd = ("--method", "lgkd", "--novel-weight", 2, "--engine", "torch")
+    for arguments in (lgkd, ("--method", "joint")):
         done = run(*arguments)
         assert done.returncode == 0, done.stderr
         assert "mIoU in %" in done.stdout
@@ -53,6 +54,7 @@ def test_a_run_leaves_a_record_that_the_leaderboard_shows(run, command_line, sma
     assert record.data.manifest_hash == manifest.hash and record.data.dataset == "synthetic"
     assert record.method.settings == {"lgkd_weight": 1.0, "background_weight": 5.0, "novel_weight": 2.0}
     assert record.recipe["batch_voxels"] == 8000 and record.seed == 0
+    assert record.environment.engine == "torch"
     assert [len(step.classes) for step in record.steps] == [10, 15, 18]
     scored = sum(sum(entry.class_counts) for entry in manifest.split("val"))
     assert [np.sum(step.confusion.vertices) for step in record.steps] == [scored] * 3
@@ -132,11 +134,17 @@ def test_a_method_of_ones_own_is_a_file_and_a_class(run, tmp_path):
         ),
         (("--method", "lgkd", "--data", "nowhere"), "nowhere"),
         (("--method", "lgkd", "--device", "gpu"), "--device 'gpu': expected auto, cpu, cuda or cuda:N"),
+        (("--method", "lgkd", "--engine", "tritn"), "engine 'tritn' is not known (did you mean 'triton'?)"),
+        (
+            ("--method", "lgkd", "--engine", "triton", "--device", "cpu"),
+            "engine 'triton' cannot run torch.float32 on cpu: ",
+        ),
         (("--method", "lgkd", "--schedule", "linear"), "schedule 'linear': expected one of poly, cosine"),
         (("--method", "lgkd", "--runs", "/proc/nowhere"), "/proc/nowhere"),
     ],
 )
-def test_bad_input_is_one_line(run, arguments, message):
+def test_bad_input_is_one_line(run, arguments, message, monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)  # tests of the kernels set it; triton runs then
     before = sorted(run.folder.rglob("*"))
     done = run(*arguments)
     assert done.returncode == 2
@@ -151,6 +159,24 @@ def test_cuda_where_there_is_none_is_one_line(run):
     done = run("--method", "lgkd", "--device", "cuda")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1 and "finds no CUDA device here" in done.stderr
+
+
+def test_the_environment_chooses_the_engine_where_the_command_line_does_not(run, monkeypatch):
+    monkeypatch.setenv("SCANNET_CSS_ENGINE", "tortch")
+    done = run("--method", "lgkd", "--seed", 7)
+    assert done.returncode == 2 and done.stderr.startswith("error: SCANNET_CSS_ENGINE 'tortch' is not known")
+    shown = run("--method", "lgkd", "--help")
+    assert "--engine" in shown.stdout and "SCANNET_CSS_ENGINE" in shown.stdout
+
+
+def test_the_engine_does_not_belong_to_what_is_run(run, monkeypatch):
+    assert run("--method", "finetune").returncode == 0
+    path = folder_of(run, "finetune") / "record.json"
+    before = path.read_bytes()
+    assert run("--method", "finetune", "--engine", "torch").returncode == 0
+    assert path.read_bytes() == before
+    settings = (folder_of(run, "finetune") / "settings.json").read_text()
+    assert "engine" not in settings
 
 
 def test_a_run_folder_of_other_settings_is_refused(run):

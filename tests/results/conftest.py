@@ -95,6 +95,7 @@ def make_value(
             "python": "3.10.14",
             "platform": "Linux-6.1.0-x86_64-with-glibc2.36",
             "device": "AMD EPYC",
+            "engine": "torch",
             "threads": 2,
             "commit": None,
             "dirty": None,
