@@ -1,155 +1,256 @@
-"""How fast this code is on this machine: `python benchmarks/speed.py engine --networks minkunet18a`.
+"""How fast the sparse engine and its peers are on this machine.
 
-engine: coordinate maps, forward pass and training step of the networks on synthetic rooms, set against the
-floating-point operations that are needed (existing pairs only) and the rate of a plain matrix product.
+    python benchmarks/speed.py engine                                  # every engine that can run here
+    python benchmarks/speed.py engine --networks minkunet18a --voxel-sizes 0.05 --threads 1 --json speed.json
+    python benchmarks/speed.py engine --device cuda --dtype bfloat16 --scenes 1 12
+    python benchmarks/speed.py engine --networks minkunet14s --voxels 10000 100000 1000000
+
+Networks on synthetic rooms: maps of all levels, forward pass without gradients, and training step (forward,
+loss, backward), set against the operations that are needed (existing pairs only) and against the rate of a
+plain matrix product, measured before and after. Engines take turns; what is shown are medians.
+docs/performance.md explains the columns.
 """
 
 import argparse
 import statistics
-import time
-from collections.abc import Callable
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
+from measure import Times, Workload, measure_times, peak_memory, product_rate, useful_flops
+from rooms import batch_of_scenes, batch_of_voxels
+from run import find_device
 from torch import Tensor
+from tqdm import tqdm
 
 from scannet_css.errors import InputError, run_command
-from scannet_css.network import MinkUNet, build_network
-from scannet_css.sparse import Conv3d, ConvTranspose3d, SparseTensor
+from scannet_css.files import write_json
+from scannet_css.network import build_network
+from scannet_css.results.record import environment
+from scannet_css.sparse.engine import ENGINES, choose_engine, engine_name, why_unavailable
 
-VOXEL = 0.05  # metres
+PEERS = {"spconv": "spconv", "minkowski": "MinkowskiEngine"}  # the modules they come in
 FEWEST_VOXELS = 4000
+HEADER = (
+    *("network", "voxel m", "scenes", "voxels", "neighbours", "step GFLOP", "engine", "maps s", "forward s"),
+    *("step s", "GFLOP/s", "share of product", "peak GiB", "x peer"),
+)
+COST_HEADER = ("network", "voxel m", "engine", "voxels", "step us / voxel", "x smallest")
 
 
-def room(voxels: int, seed: int = 0) -> Tensor:
-    """Coordinates (about `voxels`, 4) of a furnished room's surfaces: floor, walls, boxes; 4 mm of noise."""
-    random = np.random.default_rng(seed)
-    if voxels < FEWEST_VOXELS:
-        raise InputError(
-            f"--voxels {voxels}: expected at least {FEWEST_VOXELS}, a room that furniture fits in"
-        )
-    # voxels are about 5 times the floor's: walls, boxes, two layers of noise
-    side = np.sqrt(voxels * VOXEL**2 / 5)
-    boxes = [(0.0, 0.0, 0.0, side, side, 2.5)]
-    for _ in range(max(3, round(side**2 / 2))):
-        size = random.uniform((0.4, 0.4, 0.4), (1.2, 0.8, 1.1))
-        corner = random.uniform(0, side - 1.2, 2)
-        boxes.append((*corner, 0.0, *size))
-    points = np.concatenate([_box_surface(box, random, is_room=i == 0) for i, box in enumerate(boxes)])
-    turn = random.uniform(0, 2 * np.pi)
-    rotation = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
-    points = (points + random.normal(0, 0.004, points.shape)) @ rotation.T
-    coordinates = np.unique(np.floor(points / VOXEL).astype(np.int64), axis=0)
-    return F.pad(torch.from_numpy(coordinates), (1, 0))
+def main(arguments: Sequence[str]) -> None:
+    options = build_parser().parse_args(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device, dtype = find_device(options.device), getattr(torch, options.dtype)
+    check(options, device)
+    engines = chosen_engines(options.engines, device, dtype)
+    result = {**about(device, dtype, engines), "repeats": options.repeats, "same_batch": options.same_batch}
+    result["rows"] = rows = []
+    save(result, options.json)  # a path that cannot be written is noticed now
+    print_row(HEADER)
+    print_row(["---"] * len(HEADER))
+    batches = len(options.voxels or options.scenes) * len(options.voxel_sizes) * len(options.networks)
+    with tqdm(total=batches * len(engines) * (options.repeats + 2), unit="run", disable=None) as bar:
+        for network, voxel_size, scenes, coordinates in workloads(options):
+            bar.set_description(f"{network}, {voxel_size} m, {len(coordinates)} voxels")
+            row = {"network": network, "voxel_size": voxel_size, "scenes": scenes}
+            row |= measure(network, coordinates, engines, device, dtype, options, bar)
+            rows.append(row)
+            save(result, options.json)
+            for name in engines:
+                print_row(table_row(row, name))
+    if options.voxels:
+        print_costs(rows)
 
 
-def _box_surface(box: tuple[float, ...], random: np.random.Generator, is_room: bool) -> np.ndarray:
-    """Points on a box's faces, 16 per voxel face; of the room only its floor and two walls."""
-    corner, size = np.array(box[:3]), np.array(box[3:])
-    faces = [(2, 0), (0, 0), (1, 0)] if is_room else [(0, 0), (0, 1), (1, 0), (1, 1), (2, 1)]
-    points = []
-    for axis, at in faces:
-        area = np.prod(np.delete(size, axis))
-        face = random.uniform(0, 1, (int(16 * area / VOXEL**2), 3))
-        face[:, axis] = at
-        points.append(corner + face * size)
-    return np.concatenate(points)
-
-
-def useful_flops(network: MinkUNet, x: SparseTensor) -> int:
-    """Multiplications and additions of one forward pass over existing pairs of voxels."""
-    total = 0
-
-    def count(layer: torch.nn.Module, inputs: tuple[SparseTensor], out: SparseTensor) -> None:
-        nonlocal total
-        pairs = len(out)
-        if layer.kernel_size > 1:
-            fine = min(inputs[0].stride, out.stride)
-            kernel_map = x.manager.map(fine, layer.kernel_size, layer.stride)
-            pairs = int((kernel_map.table >= 0).sum())
-        total += 2 * pairs * layer.kernel.shape[-2] * layer.kernel.shape[-1]
-
-    layers = [module for module in network.modules() if isinstance(module, Conv3d | ConvTranspose3d)]
-    hooks = [layer.register_forward_hook(count) for layer in layers]
-    with torch.no_grad():
-        network(x)
-    for hook in hooks:
-        hook.remove()
-    return total
-
-
-def seconds(work: Callable[[], object], repeats: int) -> float:
-    """The median time of a call, after one call to warm up."""
-    work()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
-
-
-def sgemm_rate() -> float:
-    """FLOP per second of a large float32 matrix product."""
-    a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
-    return 2 * 2048**3 / seconds(lambda: torch.mm(a, b), 5)
-
-
-def engine(options: argparse.Namespace) -> None:
-    rate = sgemm_rate()
-    print(f"sgemm {rate / 1e9:.0f} GFLOP/s on {torch.get_num_threads()} threads\n")
-    print("| network | voxels | neighbours | maps s | forward s | step s | step GFLOP | step / sgemm |")
-    print("|---|---|---|---|---|---|---|---|")
-    for name in options.networks:
-        network = build_network(name)
-        for wanted in options.voxels:
-            coordinates = room(wanted)
-            features = torch.randn(len(coordinates), 3)
-            labels = torch.randint(0, 20, (len(coordinates),))
-            x = SparseTensor(features, coordinates)
-            flops = useful_flops(network, x)
-            neighbours = (x.manager.map(1, 3, 1).table >= 0).sum() / len(coordinates)
-
-            def forward(x=x, network=network):
-                with torch.no_grad():
-                    return network(x)
-
-            def step(x=x, network=network, labels=labels):
-                network.zero_grad()
-                F.cross_entropy(network(x).logits, labels).backward()
-
-            def maps(features=features, coordinates=coordinates, network=network):
-                _build_maps(SparseTensor(features, coordinates), network)
-
-            times = [seconds(work, options.repeats) for work in (maps, forward, step)]
-            share = 3 * flops / times[2] / rate
-            print(
-                f"| {name} | {len(coordinates)} | {neighbours:.1f} | {' | '.join(f'{t:.3f}' for t in times)}"
-                f" | {3 * flops / 1e9:.0f} | {share:.0%} |"
-            )
-
-
-def _build_maps(x: SparseTensor, network: MinkUNet) -> None:
-    """Every level and map of the network."""
-    x.manager.map(1, network.conv0p1s1.kernel_size, 1)
-    for stride in (1, 2, 4, 8):
-        x.manager.map(stride, 3, 1)
-        x.manager.map(stride, 2, 2)
-    x.manager.map(16, 3, 1)
-
-
-def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def build_parser() -> argparse.ArgumentParser:
+    usage, _, rest = (__doc__ or "").partition("\n\n")
+    shape = {"formatter_class": argparse.RawDescriptionHelpFormatter}
+    parser = argparse.ArgumentParser(description=usage, epilog=rest, allow_abbrev=False, **shape)
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("engine", help="maps, forward pass and training step")
-    command.add_argument("--networks", nargs="+", default=["minkunet14s", "minkunet14a", "minkunet18a"])
-    command.add_argument("--voxels", nargs="+", type=int, default=[20_000, 60_000])
-    command.add_argument("--repeats", type=int, default=3)
-    options = parser.parse_args(arguments)
-    engine(options)
+    command = commands.add_parser("engine", help="maps, forward pass and training step", epilog=rest, **shape)
+    add = command.add_argument
+    networks = ["minkunet14a", "minkunet18a", "minkunet34c"]
+    add(
+        "--networks",
+        nargs="+",
+        default=networks,
+        metavar="NAME",
+        help="(minkunet14a minkunet18a minkunet34c)",
+    )
+    add("--voxel-sizes", nargs="+", type=float, default=[0.02, 0.05], metavar="M", help="metres (0.02 0.05)")
+    add("--scenes", nargs="+", type=int, default=[1], metavar="N", help="rooms in a batch (1)")
+    add(
+        "--voxels",
+        nargs="+",
+        type=int,
+        metavar="N",
+        help="instead: batches of so many voxels, and their cost",
+    )
+    add("--engines", nargs="+", metavar="NAME", help=f"{', '.join(ENGINES)} (all that can run)")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
+    types = ("float32", "bfloat16", "float16")
+    add("--dtype", default="float32", choices=types, help="half types by autocast, on CUDA (%(default)s)")
+    add("--repeats", type=int, default=3, metavar="N", help="measurements of everything (%(default)s)")
+    add("--same-batch", action="store_true", help="without what engines prepare for a new batch")
+    add("--threads", type=int, metavar="N", help="CPU threads of torch")
+    add("--json", type=Path, metavar="FILE", help="write everything that was measured")
+    return parser
+
+
+def check(options: argparse.Namespace, device: torch.device) -> None:
+    """Raises InputError for options that cannot be measured."""
+    for name in options.networks:
+        build_network(name)
+    least = {"scenes": 1, "voxels": FEWEST_VOXELS, "repeats": 1, "threads": 1}
+    for name, smallest in least.items():
+        given = getattr(options, name)
+        for value in given if isinstance(given, list) else [given]:
+            if value is not None and value < smallest:
+                raise InputError(f"--{name} {value}: expected at least {smallest}")
+    for size in options.voxel_sizes:
+        if not 0.005 <= size <= 0.5:
+            raise InputError(f"--voxel-sizes {size}: expected metres, from 0.005 to 0.5")
+    if device.type == "cpu" and options.dtype != "float32":
+        raise InputError(
+            f"--dtype {options.dtype} on cpu: expected float32, the only type trained with there"
+        )
+
+
+def chosen_engines(names: list[str] | None, device: torch.device, dtype: torch.dtype) -> list[str]:
+    """The engines to measure. Raises InputError for one that is not known or cannot run."""
+    if names is None:
+        return [name for name in ENGINES if why_unavailable(name, device, dtype) is None]
+    chosen = []
+    for name in names:
+        choose_engine(name)
+        chosen.append(engine_name(device, dtype))
+    return list(dict.fromkeys(chosen))
+
+
+def about(device: torch.device, dtype: torch.dtype, engines: list[str]) -> dict[str, Any]:
+    """When, where and with what."""
+    versions = {}
+    for name in engines:
+        module = PEERS.get(name, "triton" if name == "triton" else "torch")
+        distributions = metadata.packages_distributions().get(module, [module])
+        versions[name] = metadata.version(distributions[0])
+    machine = environment(device, dtype)
+    del machine["engine"]  # here it is many
+    return {
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "environment": machine,
+        "dtype": str(dtype).removeprefix("torch."),
+        "engines": versions,
+    }
+
+
+def workloads(options: argparse.Namespace) -> Iterator[tuple[str, float, int, Tensor]]:
+    """(network, voxel size, scenes, coordinates) of every row."""
+    for network in options.networks:
+        for voxel_size in options.voxel_sizes:
+            for size in options.voxels or options.scenes:
+                batch = batch_of_voxels if options.voxels else batch_of_scenes
+                coordinates = batch(size, voxel_size)
+                yield network, voxel_size, int(coordinates[-1, 0]) + 1, coordinates
+
+
+def measure(
+    network: str,
+    coordinates: Tensor,
+    engines: list[str],
+    device: torch.device,
+    dtype: torch.dtype,
+    options: argparse.Namespace,
+    bar: tqdm,
+) -> dict[str, Any]:
+    """What is measured of one network on one batch, by all engines."""
+    peaks = {}
+    for name in engines:
+        peaks[name] = peak_memory(network, name, coordinates, device, dtype, torch.get_num_threads())
+        bar.update()
+    torch.manual_seed(0)
+    work = Workload(build_network(network), coordinates, device, dtype)
+    x = work.new_batch()
+    choose_engine("auto")
+    forward, step = useful_flops(work.network, x)
+    neighbours = x.manager.map(1, 3, 1).pairs / len(coordinates)
+    del x
+    rate = product_rate(device, dtype)
+    times = measure_times(work, engines, options.repeats, options.same_batch, bar.update)
+    rate = max(rate, product_rate(device, dtype))
+    return {
+        "voxels": len(coordinates),
+        "neighbours": neighbours,
+        "forward_gflop": forward / 1e9,
+        "step_gflop": step / 1e9,
+        "product_gflops": rate / 1e9,
+        "measured": {name: summary(name, times, step, rate, peaks[name]) for name in engines},
+    }
+
+
+def summary(name: str, times: dict[str, Times], flops: int, rate: float, peak: int | None) -> dict[str, Any]:
+    """Medians of the engine `name`, and what they mean for a step of `flops`."""
+    steps = {engine: statistics.median(taken.step) for engine, taken in times.items()}
+    fastest_peer = min((steps[engine] for engine in steps if engine in PEERS), default=None)
+    seconds = asdict(times[name])
+    return {
+        **{f"{kind}_seconds": statistics.median(values) for kind, values in seconds.items()},
+        "step_gflops": flops / steps[name] / 1e9,
+        "share_of_product": flops / steps[name] / rate,
+        "peak_bytes": peak,
+        "times_as_fast_as_peer": None if fastest_peer is None else fastest_peer / steps[name],
+        "all_seconds": seconds,
+    }
+
+
+def save(result: dict[str, Any], path: Path | None) -> None:
+    if path is not None:
+        write_json(path, result)
+
+
+def print_row(cells: Sequence[str]) -> None:
+    tqdm.write(f"| {' | '.join(cells)} |", file=sys.stdout)
+    sys.stdout.flush()
+
+
+def table_row(row: dict[str, Any], engine: str) -> list[str]:
+    values = row["measured"][engine]
+    peak, peer = values["peak_bytes"], values["times_as_fast_as_peer"]
+    return [
+        row["network"],
+        f"{row['voxel_size']:g}",
+        str(row["scenes"]),
+        str(row["voxels"]),
+        f"{row['neighbours']:.1f}",
+        f"{row['step_gflop']:.1f}",
+        engine,
+        *(f"{values[kind]:.3g}" for kind in ("maps_seconds", "forward_seconds", "step_seconds")),
+        f"{values['step_gflops']:.0f}",
+        f"{values['share_of_product']:.0%}",
+        "" if peak is None else f"{peak / 2**30:.2f}",
+        "" if peer is None else f"{peer:.2f}",
+    ]
+
+
+def print_costs(rows: list[dict[str, Any]]) -> None:
+    """What a voxel costs, set against the smallest batch of the same network, voxel size and engine."""
+    print()
+    print_row(COST_HEADER)
+    print_row(["---"] * len(COST_HEADER))
+    for row in rows:
+        alike = [r for r in rows if (r["network"], r["voxel_size"]) == (row["network"], row["voxel_size"])]
+        smallest = min(alike, key=lambda other: other["voxels"])
+        for name in row["measured"]:
+            cost, least = (r["measured"][name]["step_seconds"] / r["voxels"] for r in (row, smallest))
+            cells = (row["network"], f"{row['voxel_size']:g}", name, str(row["voxels"]))
+            print_row([*cells, f"{1e6 * cost:.3g}", f"{cost / least:.2f}"])
 
 
 if __name__ == "__main__":
