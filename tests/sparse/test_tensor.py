@@ -1,11 +1,10 @@
-"""Coordinates and kernel maps against a dictionary, and what is refused."""
+"""Coordinates and kernel maps against a dictionary."""
 
 import itertools
 
 import pytest
 import torch
 
-from scannet_css.errors import InputError
 from scannet_css.sparse import Conv3d, ConvTranspose3d, SparseTensor, maps
 from scannet_css.sparse.coordinates import AXIS_LIMIT, SCENE_LIMIT, pack, unpack
 
@@ -125,49 +124,3 @@ def test_stride_one_keeps_rows_and_coarse_coordinates_are_multiples_of_the_strid
     up = ConvTranspose3d(2, 4)(down)
     assert (up.stride, up.features.shape) == (1, (300, 4))
     assert up.coordinates is coordinates
-
-
-COORDINATES = torch.tensor([[0, 0, 0, 0], [0, 1, 0, 0]])
-
-
-@pytest.mark.parametrize(
-    ("features", "coordinates", "message"),
-    [
-        (torch.zeros(3, 1), COORDINATES[[0, 1, 1]], r"\[0, 1, 0, 0\] occurs more than once.*1 rows too many"),
-        (torch.zeros(2, 1), COORDINATES.float(), "torch.float32, expected integers"),
-        (torch.zeros(0, 1), COORDINATES[:0], "0 rows, expected at least one voxel"),
-        (torch.zeros(3, 1), COORDINATES, "3 rows, but coordinates: 2 rows"),
-        (torch.zeros(2, 1), COORDINATES[:, 1:], r"shape \(2, 3\), expected \(N, 4\)"),
-        (torch.zeros(2, 1).long(), COORDINATES, "torch.int64.*expected float"),
-        (
-            torch.zeros(2, 1),
-            COORDINATES + torch.tensor([0, 0, 1 << 16, 0]),
-            r"y = 65536 is outside of \[-65536",
-        ),
-        (torch.zeros(2, 1), COORDINATES - torch.tensor([1, 0, 0, 0]), r"scene = -1 is outside of \[0, 511\]"),
-        (torch.zeros(2, 1, device="meta"), COORDINATES, "features are on meta, but coordinates on cpu"),
-    ],
-)
-def test_bad_input_is_named(features, coordinates, message):
-    with pytest.raises(InputError, match=message):
-        SparseTensor(features, coordinates)
-
-
-def test_layers_that_do_not_exist_are_refused():
-    x = tensor_of(COORDINATES)
-    with pytest.raises(InputError, match="kernel_size 4 with stride 1 is not supported"):
-        Conv3d(1, 1, kernel_size=4)
-    with pytest.raises(InputError, match="kernel_size 3 with stride 3 is not supported"):
-        Conv3d(1, 1, kernel_size=3, stride=3)
-    with pytest.raises(InputError, match="dilation 2 with stride 2 is not supported"):
-        Conv3d(1, 1, kernel_size=2, stride=2, dilation=2)
-    with pytest.raises(InputError, match="not 3 and 2"):
-        ConvTranspose3d(1, 1, kernel_size=3)
-    with pytest.raises(InputError, match="needs a finer level"):
-        ConvTranspose3d(1, 1)(x)
-    with pytest.raises(InputError, match="features: 1 channels, the layer takes 2"):
-        Conv3d(2, 1, kernel_size=3)(x)
-    with pytest.raises(InputError, match="dilation 70000 at stride 1 reaches 70000"):
-        Conv3d(1, 1, kernel_size=3, dilation=70_000)(x)
-    with pytest.raises(InputError, match="3 rows for 2 voxels"):
-        x.with_features(torch.zeros(3, 1))
