@@ -1,0 +1,157 @@
+"""Which engine runs: by name, by the environment variable, by what the device offers; and what is refused."""
+
+import inspect
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+
+from scannet_css.errors import InputError
+from scannet_css.sparse import Conv3d, SparseTensor, engine, kernels_torch
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
+EXPECTED = "expected auto, triton, grouped, torch, spconv, minkowski"
+
+
+@pytest.fixture(autouse=True)
+def nothing_chosen(monkeypatch):
+    monkeypatch.setattr(engine, "_chosen", None)
+    monkeypatch.delenv("SCANNET_CSS_ENGINE", raising=False)
+    engine._engine.cache_clear()
+    yield
+    engine._engine.cache_clear()
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """`stand_in(name, **reasons)`: torch's kernels under another name; reasons: why it cannot run a type."""
+
+    def make(name, **reasons):
+        module = ModuleType(f"scannet_css.sparse.kernels_{name}")
+        module.calls = []
+        module.unavailable = lambda device, dtype: reasons.get(str(dtype).removeprefix("torch."))
+        for function in ("convolve", "gradients"):
+            setattr(module, function, recorded(module.calls, function))
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        return module
+
+    return make
+
+
+def recorded(calls, name):
+    def function(features, *arguments):
+        calls.append((name, features.dtype))
+        return getattr(kernels_torch, name)(features, *arguments)
+
+    return function
+
+
+def test_every_engine_has_the_functions_of_torchs():
+    for name in engine.ENGINES:
+        module = engine._load(name)
+        for function in ("unavailable", "convolve", "gradients"):
+            own, torchs = (
+                inspect.signature(getattr(m, function)).parameters for m in (module, kernels_torch)
+            )
+            assert [(p.name, p.default) for p in own.values()] == [
+                (p.name, p.default) for p in torchs.values()
+            ], name
+
+
+def test_torch_runs_where_nothing_is_chosen():
+    for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+        assert engine.why_unavailable("torch", CPU, dtype) is None
+        assert engine.engine_name(CPU, dtype) == "torch"
+        assert engine.engine_for(CPU, dtype) is kernels_torch
+
+
+@pytest.mark.parametrize(
+    ("triton", "grouped", "expected"),
+    [
+        (None, None, "triton"),
+        (None, "too old", "triton"),
+        ("no GPU for it", None, "grouped"),
+        ("no GPU for it", "too old", "torch"),
+    ],
+)
+def test_auto_is_the_first_that_can_run_on_the_device(stand_in, triton, grouped, expected):
+    stand_in("triton", float32=triton, float64="half types only")
+    stand_in("grouped", float32=grouped, float64="half types only")
+    assert engine.engine_name(CUDA, torch.float32) == expected
+    assert engine.engine_name(CUDA, torch.float64) == "torch"
+    engine.choose_engine("auto")
+    assert engine.engine_name(CUDA, torch.float32) == expected
+    assert engine.engine_name(CPU, torch.float32) == "torch"
+
+
+def test_the_variable_chooses_and_choose_engine_overrules_it(stand_in, monkeypatch):
+    for name in ("grouped", "spconv"):
+        stand_in(name)
+    monkeypatch.setenv("SCANNET_CSS_ENGINE", "grouped")
+    assert engine.engine_name(CPU, torch.float32) == "grouped"
+    engine.choose_engine("spconv")
+    assert engine.engine_name(CPU, torch.float32) == "spconv"
+    engine.choose_engine("auto")
+    assert engine.engine_name(CPU, torch.float32) == "torch"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("tritn", " (did you mean 'triton'?)"),
+        ("Torch", " (did you mean 'torch'?)"),
+        ("minkowskiengine", " (did you mean 'minkowski'?)"),
+        ("cuda", ""),
+        ("", ""),
+    ],
+)
+def test_a_name_that_is_not_known_is_refused(monkeypatch, name, hint):
+    engine.choose_engine("torch")
+    with pytest.raises(InputError) as caught:
+        engine.choose_engine(name)
+    assert str(caught.value) == f"engine {name!r} is not known{hint}; {EXPECTED}"
+    assert engine.engine_name(CPU, torch.float32) == "torch"
+
+    monkeypatch.setattr(engine, "_chosen", None)
+    monkeypatch.setenv("SCANNET_CSS_ENGINE", name)
+    with pytest.raises(InputError) as caught:
+        engine.engine_name(CPU, torch.float32)
+    assert str(caught.value) == f"SCANNET_CSS_ENGINE {name!r} is not known{hint}; {EXPECTED}"
+
+
+def test_an_engine_that_cannot_run_says_why(stand_in):
+    stand_in("grouped", float64="grouped products exist in float32 and half types")
+    engine.choose_engine("grouped")
+    assert engine.engine_name(CPU, torch.float32) == "grouped"
+    assert (
+        engine.why_unavailable("grouped", CPU, torch.float64)
+        == "grouped products exist in float32 and half types"
+    )
+    with pytest.raises(InputError) as caught:
+        engine.engine_name(CPU, torch.float64)
+    assert str(caught.value) == (
+        "engine 'grouped' cannot run torch.float64 on cpu: grouped products exist in float32 and half types"
+    )
+
+
+@pytest.mark.parametrize("name", engine.ENGINES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_every_reason_is_one_line(name, dtype):
+    reason = engine.why_unavailable(name, CPU, dtype)
+    assert reason is None or (reason and "\n" not in reason)
+
+
+def test_layers_run_on_the_chosen_engine_in_the_type_of_autocast(stand_in):
+    module = stand_in("grouped", float64="not here")
+    engine.choose_engine("grouped")
+    layer = Conv3d(2, 3, kernel_size=3)
+    x = SparseTensor(torch.ones(2, 2, requires_grad=True), torch.tensor([[0, 0, 0, 0], [0, 1, 0, 0]]))
+    layer(x).features.sum().backward()
+    assert module.calls == [("convolve", torch.float32), ("gradients", torch.float32)]
+    module.calls.clear()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        layer(x).features.sum().backward()
+    assert module.calls == [("convolve", torch.bfloat16), ("gradients", torch.bfloat16)]
+    with pytest.raises(InputError, match="^engine 'grouped' cannot run torch.float64 on cpu: not here$"):
+        layer.double()(x.with_features(x.features.double()))
