@@ -19,7 +19,7 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from measure import Times, Workload, measure_times, peak_memory, product_rate, useful_flops
@@ -69,10 +69,17 @@ def main(arguments: Sequence[str]) -> None:
         print_costs(rows)
 
 
+class Parser(argparse.ArgumentParser):
+    """Wrong options are one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message)
+
+
 def build_parser() -> argparse.ArgumentParser:
     usage, _, rest = (__doc__ or "").partition("\n\n")
     shape = {"formatter_class": argparse.RawDescriptionHelpFormatter}
-    parser = argparse.ArgumentParser(description=usage, epilog=rest, allow_abbrev=False, **shape)
+    parser = Parser(description=usage, epilog=rest, allow_abbrev=False, **shape)
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("engine", help="maps, forward pass and training step", epilog=rest, **shape)
     add = command.add_argument

@@ -132,6 +132,8 @@ def test_a_new_batch_has_every_map_that_the_network_asks_for(script, network):
     [
         (("--voxels", 100), "--voxels 100: expected at least 4000"),
         (("--scenes", 1, 0), "--scenes 0: expected at least 1"),
+        (("--scenes", "many"), "argument --scenes: invalid int value: 'many'"),
+        (("--dtype", "float8"), "argument --dtype: invalid choice: 'float8'"),
         (("--repeats", 0), "--repeats 0: expected at least 1"),
         (("--voxel-sizes", 2), "--voxel-sizes 2.0: expected metres, from 0.005 to 0.5"),
         (("--networks", "minkunet14z"), "network 'minkunet14z' is not known (did you mean"),
