@@ -1,8 +1,9 @@
 """Sparse convolution with torch's grouped matrix product, on any device: few launches, whatever the map.
 
-In chunks of output rows: one gather of the existing pairs ordered by offset, one grouped product, one embedding
-bag that adds up each output row's products in the order of the offsets. No atomics: the same bits every time.
-In half precision each product is rounded before it is added; the kernel's gradient is made in float32.
+In chunks of output rows: one gather of the existing pairs ordered by offset, one grouped product, one
+embedding bag that adds up each output row's products in the order of the offsets. No atomics: the same bits
+every time. In half precision each product is rounded before it is added; the kernel's gradient is made in
+float32.
 """
 
 from collections.abc import Iterator
@@ -16,11 +17,11 @@ from scannet_css.sparse.maps import KernelMap
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 ALIGNMENT = 16  # bytes: every row of an operand must begin at a multiple
-TABLE_ENTRIES = 1 << 25  # of the map's table, so many are looked at together
+TABLE_ENTRIES = 1 << 23  # of the map's table, so many are looked at together
 
 
 def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why this torch has no such product there; None if it has. Tried out, as no version lists what it can."""
+    """Why this torch has no such product there; None if it has. It is tried out: versions differ."""
     if not hasattr(F, "grouped_mm"):
         return f"torch {torch.__version__} has no grouped_mm"
     if dtype not in DTYPES:
