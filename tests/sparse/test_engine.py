@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from scannet_css.errors import InputError
-from scannet_css.sparse import Conv3d, SparseTensor, engine, kernels_torch
+from scannet_css.sparse import Conv3d, ConvTranspose3d, SparseTensor, engine, kernels_torch
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 EXPECTED = "expected auto, triton, grouped, torch, spconv, minkowski"
@@ -155,3 +155,30 @@ def test_layers_run_on_the_chosen_engine_in_the_type_of_autocast(stand_in):
     assert module.calls == [("convolve", torch.bfloat16), ("gradients", torch.bfloat16)]
     with pytest.raises(InputError, match="^engine 'grouped' cannot run torch.float64 on cpu: not here$"):
         layer.double()(x.with_features(x.features.double()))
+
+
+@pytest.mark.parametrize("name", engine.ENGINES)
+def test_an_evaluation_between_two_training_steps_changes_nothing(name):
+    reason = engine.why_unavailable(name, CPU, torch.float32)
+    if reason is not None:
+        pytest.skip(reason)
+    engine.choose_engine(name)
+    torch.manual_seed(0)
+    layers = Conv3d(6, 8, 3), Conv3d(8, 8, 2, stride=2), ConvTranspose3d(8, 5)
+    coordinates = torch.nn.functional.pad(torch.randint(0, 9, (300, 3)).unique(dim=0), (1, 0))
+    features = torch.randn(len(coordinates), 6, requires_grad=True)
+
+    def forward():
+        x = SparseTensor(features, coordinates)
+        for layer in layers:
+            x = layer(x)
+        return x.features
+
+    def gradients():
+        return torch.autograd.grad(forward().sum(), [features, *(layer.kernel for layer in layers)])
+
+    before, out = gradients(), forward()
+    with torch.inference_mode():
+        assert torch.equal(forward(), out)
+    for one, other in zip(gradients(), before, strict=True):
+        assert torch.equal(one, other)
