@@ -103,7 +103,7 @@ def gradients(
         turned = kernel_map.reverse_offsets(kernel).transpose(1, 2)
         grad_features = convolve(gradient, turned, kernel_map.reverse)
     if needs_kernel:
-        grad_kernel = _kernel_gradient(features.contiguous(), gradient.contiguous(), kernel_map)
+        grad_kernel = _kernel_gradient(features.contiguous(), kernel, gradient.contiguous(), kernel_map)
     return grad_features, grad_kernel
 
 
@@ -158,8 +158,8 @@ def _finish(
     return (total.relu() if relu else total).to(dtype)
 
 
-def _kernel_gradient(features: Tensor, gradient: Tensor, kernel_map: KernelMap) -> Tensor:
-    in_channels, out_channels = features.shape[1], gradient.shape[1]
+def _kernel_gradient(features: Tensor, kernel: Tensor, gradient: Tensor, kernel_map: KernelMap) -> Tensor:
+    offsets, in_channels, out_channels = kernel.shape
     if in_channels <= GATHERED_CHANNELS:
         return _gathered_kernel_gradient(features, gradient, kernel_map)
     problem = tuner.Problem(
@@ -168,12 +168,12 @@ def _kernel_gradient(features: Tensor, gradient: Tensor, kernel_map: KernelMap) 
         kernel_map.outputs,
         in_channels,
         out_channels,
-        kernel_map.offsets,
+        offsets,
         features.dtype,
     )
 
     def plain() -> Tensor:
-        operands = features.float(), features.new_empty(0), gradient.float()
+        operands = features.float(), kernel.float(), gradient.float()
         return kernels_torch.gradients(*operands, kernel_map, False, True)[1]
 
     def expected() -> tuple[Tensor, Tensor]:
