@@ -18,6 +18,7 @@ from torch import Tensor
 from scannet_css.network import MinkUNet, build_network
 from scannet_css.sparse import Conv3d, ConvTranspose3d, SparseTensor
 from scannet_css.sparse.engine import choose_engine
+from scannet_css.sparse.memory import keep_freed_memory
 
 WARM_UP_VOXELS = 4000
 PROCESS_STATUS = Path("/proc/self/status")  # Linux
@@ -159,6 +160,7 @@ def peak_memory(
 
 
 def _peak_memory(network, engine, coordinates, device, dtype, threads) -> int:
+    keep_freed_memory()
     torch.set_num_threads(threads)
     choose_engine(engine)
     coordinates = torch.from_numpy(coordinates)

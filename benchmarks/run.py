@@ -42,6 +42,7 @@ from scannet_css.results.record import (
 )
 from scannet_css.scenes import Manifest, load_manifest
 from scannet_css.sparse.engine import VARIABLE, choose_engine, engine_name
+from scannet_css.sparse.memory import keep_freed_memory
 
 ROOT = Path(__file__).resolve().parents[1]
 SYNTHETIC = ROOT / "data" / "synthetic"
@@ -67,6 +68,7 @@ def main(arguments: Sequence[str]) -> None:
     options = build_parser(method_class).parse_args(arguments)
 
     machine = Machine(find_device(options.device), options.workers)
+    keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
     if options.engine:

@@ -33,6 +33,7 @@ from scannet_css.files import write_json
 from scannet_css.network import build_network
 from scannet_css.results.record import environment
 from scannet_css.sparse.engine import ENGINES, choose_engine, engine_name, why_unavailable
+from scannet_css.sparse.memory import keep_freed_memory
 
 PEERS = {"spconv": "spconv", "minkowski": "MinkowskiEngine"}  # the modules they come in
 FEWEST_VOXELS = 4000
@@ -45,6 +46,7 @@ COST_HEADER = ("network", "voxel m", "engine", "voxels", "step us / voxel", "x s
 
 def main(arguments: Sequence[str]) -> None:
     options = build_parser().parse_args(arguments)
+    keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
     device, dtype = find_device(options.device), getattr(torch, options.dtype)

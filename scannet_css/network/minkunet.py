@@ -62,10 +62,12 @@ class BasicBlock(nn.Module):
             self.downsample = nn.Sequential(Conv3d(in_channels, channels, kernel_size=1), BatchNorm(channels))
 
     def forward(self, x: SparseTensor) -> SparseTensor:
-        out = relu(self.norm1(self.conv1(x)))
-        out = self.norm2(self.conv2(out))
-        shortcut = x if self.downsample is None else self.downsample(x)
-        return out.with_features((out.features + shortcut.features).relu_())
+        out = self.conv1(x, self.norm1, relu=True)
+        shortcut = x
+        if self.downsample is not None:
+            conv, norm = self.downsample
+            shortcut = conv(x, norm)
+        return self.conv2(out, self.norm2, residual=shortcut, relu=True)
 
 
 class MinkUNet(nn.Module):
@@ -135,16 +137,16 @@ class MinkUNet(nn.Module):
 
     def forward(self, x: SparseTensor) -> Output:
         rows = x.in_canonical_order()
-        p1 = relu(self.bn0(self.conv0p1s1(rows)))
-        p2 = self.block1(relu(self.bn1(self.conv1p1s2(p1))))
-        p4 = self.block2(relu(self.bn2(self.conv2p2s2(p2))))
-        p8 = self.block3(relu(self.bn3(self.conv3p4s2(p4))))
-        out = self.block4(relu(self.bn4(self.conv4p8s2(p8))))
+        p1 = self.conv0p1s1(rows, self.bn0, relu=True)
+        p2 = self.block1(self.conv1p1s2(p1, self.bn1, relu=True))
+        p4 = self.block2(self.conv2p2s2(p2, self.bn2, relu=True))
+        p8 = self.block3(self.conv3p4s2(p4, self.bn3, relu=True))
+        out = self.block4(self.conv4p8s2(p8, self.bn4, relu=True))
 
-        out8 = self.block5(beside(relu(self.bntr4(self.convtr4p16s2(out))), p8))
-        out4 = self.block6(beside(relu(self.bntr5(self.convtr5p8s2(out8))), p4))
-        out2 = self.block7(beside(relu(self.bntr6(self.convtr6p4s2(out4))), p2))
-        out1 = self.block8(beside(relu(self.bntr7(self.convtr7p2s2(out2))), p1))
+        out8 = self.block5(beside(self.convtr4p16s2(out, self.bntr4, relu=True), p8))
+        out4 = self.block6(beside(self.convtr5p8s2(out8, self.bntr5, relu=True), p4))
+        out2 = self.block7(beside(self.convtr6p4s2(out4, self.bntr6, relu=True), p2))
+        out1 = self.block8(beside(self.convtr7p2s2(out2, self.bntr7, relu=True), p1))
         logits = self.final(out1).in_order_of(x).features
         out1 = out1.in_order_of(x)
 
@@ -154,10 +156,6 @@ class MinkUNet(nn.Module):
 
 def stage(in_channels: int, channels: int, blocks: int) -> nn.Sequential:
     return nn.Sequential(*(BasicBlock(channels if i else in_channels, channels) for i in range(blocks)))
-
-
-def relu(x: SparseTensor) -> SparseTensor:
-    return x.with_features(x.features.relu_())
 
 
 def beside(a: SparseTensor, b: SparseTensor) -> SparseTensor:

@@ -1,15 +1,18 @@
 """Sparse convolution in plain torch, on any device: two ways to run a map, both in chunks of output rows.
 
-wide: gather every neighbour, zeros where there is none, and multiply once by the whole kernel. oneDNN's
-product of that shape is so fast on a CPU that fairly full maps run best like this, and stems too.
+wide: gather every neighbour, zeros where there is none, and multiply once by the whole kernel. For stems, and
+for fairly full maps with few channels.
 paired: gather the pairs that exist, ordered by offset; one product per offset into a shared buffer; one
 embedding bag adds up each output row's products. No product with an absent neighbour, no read-modify-write.
 
-In both, sums run in an order that depends on the coordinates alone.
+In both, sums run in an order that depends on the coordinates alone. Products are oneDNN's where torch has it:
+on AVX-512 it is up to twice as fast as torch.mm's MKL, on AMD above all.
 """
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -17,12 +20,19 @@ from torch import Tensor
 
 from scannet_css.sparse.maps import KernelMap
 
-WIDE_SHARE = 0.42  # a map of which so much exists runs wide with oneDNN
-WIDE_SHARE_PLAIN = 0.8  # and without
-WIDE_CHANNELS = 4  # up to so many channels, always wide
-CPU_NUMBERS, GPU_NUMBERS = 1 << 20, 1 << 28  # numbers gathered at a time: by a CPU's cache, by a GPU's memory
-WIDE_ROWS, PAIRED_ROWS = 256, 1024  # at least so many output rows at a time: smaller products are slow
-WIDE_STEP = 256  # rows are filled up to a multiple: oneDNN compiles a product for each shape that it meets
+# A map of which so much exists runs wide; with oneDNN the more channels, the more is needed.
+WIDE_SHARE, WIDE_SHARE_PER_CHANNEL = 0.36, 1 / 800
+WIDE_SHARE_PLAIN = 0.8  # without oneDNN
+STEM_CHANNELS = 4  # up to so many input channels, always wide
+WIDE_NUMBERS = 1 << 20  # numbers gathered at a time, by a CPU's cache
+GPU_NUMBERS = 1 << 28  # by a GPU's memory
+WIDE_ROWS = 256  # at least so many output rows at a time: smaller products are slow
+PAIRED_ROWS = 4096  # output rows at a time on a CPU
+# oneDNN compiles a product for each shape that it meets, so rows are filled up to a multiple.
+WIDE_STEP, PAIRED_STEP = 256, 128
+ONEDNN_SUM_CHANNELS = 128  # from so many channels on, oneDNN is ahead in the kernel's gradient too
+
+_buffers = threading.local()  # of the last chunk's size: fresh memory costs a page fault every 4 KiB
 
 
 def unavailable(device: torch.device, dtype: torch.dtype) -> None:
@@ -38,11 +48,16 @@ def convolve(
     relu: bool = False,
 ) -> Tensor:
     """features (N, Cin), kernel (O, Cin, Cout) -> relu(sum + bias + residual) (M, Cout)."""
-    out = _run(kernel_map, features, kernel=kernel)[0]
+    finish = partial(_finish, bias=bias, residual=residual, relu=relu)
+    return _run(kernel_map, features, kernel=kernel, finish=finish)[0]
+
+
+def _finish(out: Tensor, rows: slice, bias: Tensor | None, residual: Tensor | None, relu: bool) -> Tensor:
+    """What follows the sum, on a chunk that is still in the cache."""
     if bias is not None:
-        out += bias
+        out = out.add_(bias)
     if residual is not None:
-        out += residual
+        out = out.add_(residual[rows])
     return out.relu_() if relu else out
 
 
@@ -71,41 +86,50 @@ def gradients(
 
 
 def _run(
-    kernel_map: KernelMap, others: Tensor, kernel: Tensor | None = None, own: Tensor | None = None
+    kernel_map: KernelMap,
+    others: Tensor,
+    kernel: Tensor | None = None,
+    own: Tensor | None = None,
+    finish=lambda out, rows: out,
 ) -> tuple[Tensor | None, Tensor | None]:
     """What one gathering of the input rows `others` (N, A) under all offsets gives:
 
-    with `kernel` (O, A, B) the convolution (M, B); with the output rows `own` (M, B) their products with the
-    inputs under each offset, (O, A, B) in float32 or float64.
+    with `kernel` (O, A, B) the convolution (M, B), each chunk of it finished by `finish(chunk, rows)`; with
+    the output rows `own` (M, B) their products with the inputs under each offset, (O, A, B) in float32 or
+    float64.
     """
-    share = WIDE_SHARE if _has_onednn(others) else WIDE_SHARE_PLAIN
-    is_wide = others.shape[1] <= WIDE_CHANNELS or kernel_map.share >= share
-    return (_run_wide if is_wide else _run_paired)(kernel_map, others, kernel, own)
+    channels = others.shape[1]
+    narrow = min(channels, kernel.shape[2] if kernel is not None else own.shape[1])
+    wanted = WIDE_SHARE + WIDE_SHARE_PER_CHANNEL * narrow if _has_onednn(others) else WIDE_SHARE_PLAIN
+    is_wide = channels <= STEM_CHANNELS or kernel_map.share >= wanted
+    return (_run_wide if is_wide else _run_paired)(kernel_map, others, kernel, own, finish)
 
 
 def _run_wide(
-    kernel_map: KernelMap, others: Tensor, kernel: Tensor | None, own: Tensor | None
+    kernel_map: KernelMap, others: Tensor, kernel: Tensor | None, own: Tensor | None, finish
 ) -> tuple[Tensor | None, Tensor | None]:
     offsets, channels = kernel_map.offsets, others.shape[1]
     neighbours = _wide_plan(kernel_map)
     out = total = None
     if kernel is not None:
         weight = kernel.permute(2, 0, 1).reshape(kernel.shape[2], -1)
-        out = others.new_empty(len(neighbours), kernel.shape[2])
+        out = others.new_empty(kernel_map.outputs, kernel.shape[2])
     if own is not None:
         total = own.new_zeros(own.shape[1], offsets * channels, dtype=_sum_type(own))
     padded = torch.cat([others, others.new_zeros(1, channels)])
-    rows = _power_of_two(max(WIDE_ROWS, _numbers(others) / (offsets * channels)))
-    for start in range(0, len(neighbours), rows):
-        part = slice(start, start + rows)
-        gathered = padded.index_select(0, neighbours[part].view(-1)).view(-1, offsets * channels)
+    numbers = GPU_NUMBERS if others.is_cuda else WIDE_NUMBERS * torch.get_num_threads()
+    rows_that_fit = max(1, numbers // (offsets * channels))
+    step = max(WIDE_ROWS, 1 << rows_that_fit.bit_length() - 1)
+    for start in range(0, len(neighbours), step):
+        rows = slice(start, min(start + step, kernel_map.outputs))
+        gathered = _gather(padded, neighbours[start : start + step].view(-1), "gathered")
+        gathered = gathered.view(-1, offsets * channels)
         if out is not None:
-            out[part] = _linear(gathered, weight)
+            out[rows] = finish(_linear(gathered, weight)[: rows.stop - start], rows)
         if total is not None:
             own_columns = own.new_zeros(own.shape[1], len(gathered))
-            own_columns[:, : len(own) - start] = own[part].t()
+            own_columns[:, : rows.stop - start] = own[rows].t()
             total += _linear(own_columns, gathered.t())
-    out = None if out is None else out[: kernel_map.outputs]
     return out, None if total is None else total.view(-1, offsets, channels).permute(1, 2, 0)
 
 
@@ -121,97 +145,139 @@ def _wide_plan(kernel_map: KernelMap) -> Tensor:
     return kernel_map.plans["wide"]
 
 
-def _has_onednn(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
-
-
-def _linear(x: Tensor, weight: Tensor) -> Tensor:
-    """x (R, A) times weight (B, A) transposed. On AVX-512 oneDNN is up to twice as fast as torch.mm's MKL."""
-    if _has_onednn(x):
-        return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
-    return x @ weight.t()
-
-
 def _run_paired(
-    kernel_map: KernelMap, others: Tensor, kernel: Tensor | None, own: Tensor | None
+    kernel_map: KernelMap, others: Tensor, kernel: Tensor | None, own: Tensor | None, finish
 ) -> tuple[Tensor | None, Tensor | None]:
     out = total = None
     if kernel is not None:
-        weights = kernel.contiguous().unbind(0)
+        weights = (kernel.transpose(1, 2) if _has_onednn(others) else kernel).contiguous().unbind(0)
         out = others.new_empty(kernel_map.outputs, kernel.shape[2])
     if own is not None:
         shape = kernel_map.offsets, others.shape[1], own.shape[1]
         total = own.new_zeros(shape, dtype=_sum_type(own))
     for pairs in _paired_plan(kernel_map, others):
-        gathered = others.index_select(0, pairs.sources)
-        parts = gathered.split(pairs.counts)
+        gathered = _gather(others, pairs.sources, "gathered")
         if out is not None:
-            products = gathered.new_empty(len(gathered), out.shape[1])
-            for part, weight, product in zip(parts, weights, products.split(pairs.counts), strict=True):
-                if len(part):
-                    torch.mm(part, weight, out=product)
-            out[pairs.rows] = F.embedding_bag(pairs.members, products, pairs.starts, mode="sum")
+            products = _products(gathered.split(pairs.sizes), weights)
+            bag = F.embedding_bag(pairs.members, products, pairs.starts, mode="sum")
+            out[pairs.rows] = finish(bag, pairs.rows)
         if total is not None:
-            targets = own.index_select(0, pairs.targets).split(pairs.counts)
-            for sum_of_offset, part, target in zip(total, parts, targets, strict=True):
-                if len(part):
-                    _add_product(sum_of_offset, part.t(), target)
+            targets = _gather(own, pairs.targets, "targets")
+            _add_products(total, gathered.split(pairs.sizes), targets.split(pairs.sizes), pairs.counts)
     return out, total
+
+
+def _products(parts: tuple[Tensor, ...], weights: tuple[Tensor, ...]) -> Tensor:
+    """Each offset's rows times its weight, below one another: weights are (B, A) for oneDNN, else (A, B)."""
+    present = [(part, weight) for part, weight in zip(parts, weights, strict=True) if len(part)]
+    is_transposed = _has_onednn(parts[0])
+    rows, columns = sum(map(len, parts)), weights[0].shape[0 if is_transposed else 1]
+    products = _buffer("products", rows, columns, parts[0])
+    if is_transposed:
+        return torch.cat([_linear(part, weight) for part, weight in present], out=products)
+    start = 0
+    for part, weight in present:
+        torch.mm(part, weight, out=products[start : start + len(part)])
+        start += len(part)
+    return products
+
+
+def _add_products(
+    total: Tensor, parts: tuple[Tensor, ...], targets: tuple[Tensor, ...], counts: list[int]
+) -> None:
+    """To each offset's sum (A, B) its inputs (R, A) transposed times its outputs (R, B), R = count."""
+    use_onednn = _has_onednn(total) and min(total.shape[1:]) >= ONEDNN_SUM_CHANNELS
+    for sum_of_offset, part, target, count in zip(total, parts, targets, counts, strict=True):
+        if count == 0:
+            continue
+        if use_onednn:
+            target[count:] = 0
+            sum_of_offset += _linear(part.t().contiguous(), target.t())
+        elif total.dtype == target.dtype:
+            sum_of_offset.addmm_(part[:count].t(), target[:count])
+        else:
+            sum_of_offset += part[:count].t().to(total.dtype) @ target[:count].to(total.dtype)
 
 
 @dataclass
 class Pairs:
-    """The pairs of a slice of output rows, P of them, ordered by (offset, output row)."""
+    """The pairs of a slice of output rows, by (offset, output row); each offset filled up, P in all."""
 
     rows: slice
     counts: list[int]  # (O,) pairs per offset
-    sources: Tensor  # (P,) input row of each pair
-    targets: Tensor  # (P,) output row of each pair
-    members: Tensor  # (P,) the pairs ordered by (output row, offset), as positions in the order above
+    sizes: list[int]  # (O,) the same filled up to a multiple of PAIRED_STEP
+    sources: Tensor  # (P,) input row of each pair; any row where filled up
+    targets: Tensor  # (P,) output row of each pair; any row where filled up
+    members: Tensor  # (pairs,) the pairs ordered by (output row, offset), as positions in the order above
     starts: Tensor  # (R,) where each output row's members begin
 
 
 def _paired_plan(kernel_map: KernelMap, others: Tensor) -> list[Pairs]:
-    """The map's pairs in chunks of a power of two of output rows, so that different widths share plans."""
-    neighbours = kernel_map.share * kernel_map.offsets
-    rows = _power_of_two(max(PAIRED_ROWS, _numbers(others) / max(1.0, neighbours * others.shape[1])))
-    if ("paired", rows) not in kernel_map.plans:
-        kernel_map.plans["paired", rows] = list(_cut(kernel_map.table, rows))
-    return kernel_map.plans["paired", rows]
+    """The map's pairs in even chunks of output rows."""
+    step = PAIRED_STEP if _has_onednn(others) else 1
+    rows = PAIRED_ROWS
+    if others.is_cuda:
+        rows = int(GPU_NUMBERS / max(1.0, kernel_map.share * kernel_map.offsets * others.shape[1]))
+    chunks = max(1, round(kernel_map.outputs / max(1, rows)))
+    name = ("paired", chunks, step)
+    if name not in kernel_map.plans:
+        kernel_map.plans[name] = list(_cut(kernel_map.table, -(-kernel_map.outputs // chunks), step))
+    return kernel_map.plans[name]
 
 
-def _cut(table: Tensor, rows: int) -> Iterator[Pairs]:
+def _cut(table: Tensor, rows: int, step: int) -> Iterator[Pairs]:
     for start in range(0, table.shape[1], rows):
         part = table[:, start : start + rows]
         exists = part >= 0
-        target = exists.nonzero()[:, 1].to(torch.int32)
+        counts = exists.sum(1)
+        sizes = (counts + step - 1) // step * step
+        offset, target = exists.nonzero(as_tuple=True)
+        shift = (sizes - counts).cumsum(0) - (sizes - counts)  # how far filling up moves an offset's pairs
+        place = torch.arange(len(offset), device=table.device) + shift[offset]
+        sizes = sizes.tolist()
+        sources, targets = table.new_zeros(sum(sizes)), table.new_full((sum(sizes),), start)
+        sources[place], targets[place] = part[exists], target.to(torch.int32) + start
         position = torch.zeros_like(part)
-        position[exists] = torch.arange(len(target), dtype=torch.int32, device=table.device)
+        position[exists] = place.to(torch.int32)
         per_row = exists.sum(0)
         yield Pairs(
             rows=slice(start, start + part.shape[1]),
-            counts=exists.sum(1).tolist(),
-            sources=part[exists],
-            targets=target + start,
+            counts=counts.tolist(),
+            sizes=sizes,
+            sources=sources,
+            targets=targets,
             members=position.t()[exists.t()],
             starts=(per_row.cumsum(0) - per_row).to(torch.int32),
         )
 
 
-def _numbers(x: Tensor) -> int:
-    return GPU_NUMBERS if x.is_cuda else CPU_NUMBERS
+def _has_onednn(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
 
 
-def _power_of_two(limit: float) -> int:
-    return 1 << int(limit).bit_length() - 1
+def _linear(x: Tensor, weight: Tensor) -> Tensor:
+    """x (R, A) times weight (B, A) transposed."""
+    if _has_onednn(x):
+        return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+    return x @ weight.t()
+
+
+def _gather(x: Tensor, rows: Tensor, name: str) -> Tensor:
+    return torch.index_select(x, 0, rows, out=_buffer(name, len(rows), x.shape[1], x))
+
+
+def _buffer(name: str, rows: int, columns: int, like: Tensor) -> Tensor:
+    """Memory (rows, columns) that the next call of the same name may overwrite."""
+    if like.device.type != "cpu":
+        return like.new_empty(rows, columns)
+    name = f"{name} {like.dtype}"
+    memory = getattr(_buffers, name, None)
+    if memory is None or not rows * columns <= memory.numel() <= 4 * rows * columns:
+        with torch.inference_mode(False):  # training may write here after an evaluation
+            memory = torch.empty(rows * columns * 5 // 4, dtype=like.dtype)
+        setattr(_buffers, name, memory)
+    return memory[: rows * columns].view(rows, columns)
 
 
 def _sum_type(x: Tensor) -> torch.dtype:
     return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
-
-
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    if total.dtype == right.dtype:
-        total.addmm_(left, right)
-    else:
-        total += left @ right

@@ -24,6 +24,7 @@ from scannet_css.sparse.coordinates import (
 )
 
 SEARCHED_ROWS = 4096  # levels up to this size are searched, larger ones ask their parents
+COARSEST_STRIDE = 2 * AXIS_LIMIT  # above it, the key's bits belong to the scene
 DESCENT_REACH = 2  # voxels: so far away, a voxel's neighbours are children of its parent's 27 neighbours
 
 
@@ -123,6 +124,10 @@ class CoordinateManager:
     def keys(self, stride: int) -> Tensor:
         """The sorted keys of the level; a voxel of a coarser level has its corner's coordinates."""
         if stride not in self._keys:
+            if stride > COARSEST_STRIDE:
+                raise InputError(
+                    f"stride {stride} is not supported; the coarsest level has {COARSEST_STRIDE}"
+                )
             fine = self.keys(stride // 2)
             self._keys[stride], self._parents[stride // 2] = torch.unique_consecutive(
                 parents_of(fine, stride // 2), return_inverse=True

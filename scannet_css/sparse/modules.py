@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from scannet_css.errors import InputError
-from scannet_css.sparse.conv import convolve
+from scannet_css.sparse.conv import convolve, convolve_without_gradient
+from scannet_css.sparse.maps import KernelMap
 from scannet_css.sparse.tensor import SparseTensor
 
 CONVOLUTIONS = ((1, 1), (3, 1), (5, 1), (2, 2), (3, 2))  # (kernel size, stride)
@@ -31,21 +32,63 @@ class _Convolution(nn.Module):
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
         )
 
-    def _check_channels(self, x: SparseTensor) -> None:
+    def _check_input(self, x: SparseTensor) -> None:
         if x.features.shape[1] != self.kernel.shape[-2]:
             raise InputError(
                 f"features: {x.features.shape[1]} channels, the layer takes {self.kernel.shape[-2]}"
             )
+        if x.features.device != self.kernel.device:
+            raise InputError(f"features are on {x.features.device}, but the layer on {self.kernel.device}")
 
-    def _with_bias(self, features: Tensor) -> Tensor:
-        return features if self.bias is None else features + self.bias
+    def _run(
+        self,
+        features: Tensor,
+        kernel_map: KernelMap | None,
+        norm: "BatchNorm | None",
+        residual: SparseTensor | None,
+        relu: bool,
+    ) -> Tensor:
+        """relu(norm(convolution + bias) + residual), all but the convolution optional; no map for size 1."""
+        residual = None if residual is None else residual.canonical_features()
+        if norm is not None and not norm.training and not torch.is_grad_enabled():
+            return self._run_folded(features, kernel_map, norm, residual, relu)
+        out = features @ self.kernel if kernel_map is None else convolve(features, self.kernel, kernel_map)
+        if self.bias is not None:
+            out = out + self.bias
+        if norm is not None:
+            out = norm.bn(out)
+        if residual is not None:
+            out = out.add_(residual) if norm is not None else out + residual
+        return out.relu_() if relu else out
+
+    def _run_folded(
+        self,
+        features: Tensor,
+        kernel_map: KernelMap | None,
+        norm: "BatchNorm",
+        residual: Tensor | None,
+        relu: bool,
+    ) -> Tensor:
+        """The same in one pass: at inference a batch norm is a factor on the kernel and a bias."""
+        factor, bias = norm.as_affine()
+        if self.bias is not None:
+            bias = bias + self.bias[0] * factor
+        kernel = self.kernel * factor
+        if kernel_map is not None:
+            return convolve_without_gradient(features, kernel, kernel_map, bias, residual, relu)
+        out = torch.addmm(bias, features, kernel)
+        if residual is not None:
+            out += residual
+        return out.relu_() if relu else out
 
 
 class Conv3d(_Convolution):
     """Sparse 3D convolution: kernel sizes 1, 3, 5 with stride 1 and any dilation, 2 and 3 with stride 2.
 
     kernel (O, Cin, Cout), (Cin, Cout) for size 1; bias (1, Cout) or None. Stride 1 keeps the rows and their
-    order; stride 2 gives one row per occupied coarser voxel, in the engine's canonical order.
+    order; stride 2 gives one row per occupied coarser voxel, in the engine's canonical order. Called with a
+    batch norm, a residual (of the output's voxels and channels) or relu=True it gives
+    relu(norm(convolution) + residual), which at inference is a single pass.
     """
 
     def __init__(
@@ -69,19 +112,28 @@ class Conv3d(_Convolution):
         super().__init__(in_channels, out_channels, kernel_size, stride, bias, fan=in_channels)
         self.dilation = dilation
 
-    def forward(self, x: SparseTensor) -> SparseTensor:
-        self._check_channels(x)
-        if self.kernel_size == 1:
-            return x.with_features(self._with_bias(x.features @ self.kernel))
-        kernel_map = x.manager.map(x.stride, self.kernel_size, self.stride, self.dilation)
-        out = convolve(x.canonical_features(), self.kernel, kernel_map)
-        return x.at_stride(self._with_bias(out), x.stride * self.stride)
+    def forward(
+        self,
+        x: SparseTensor,
+        norm: "BatchNorm | None" = None,
+        residual: SparseTensor | None = None,
+        relu: bool = False,
+    ) -> SparseTensor:
+        self._check_input(x)
+        kernel_map = None
+        if self.kernel_size > 1:
+            kernel_map = x.manager.map(x.stride, self.kernel_size, self.stride, self.dilation)
+        out_stride = x.stride * self.stride
+        _check_norm(norm, len(x) if kernel_map is None else kernel_map.outputs, out_stride)
+        out = self._run(x.canonical_features(), kernel_map, norm, residual, relu)
+        return x.at_stride(out, out_stride)
 
 
 class ConvTranspose3d(_Convolution):
     """The transpose of a 2^3 convolution of stride 2: back to the rows of the finer level of the same batch.
 
-    kernel (8, Cin, Cout), bias (1, Cout) or None. Raises InputError where the batch has no finer level.
+    kernel (8, Cin, Cout), bias (1, Cout) or None; norm, residual and relu as in Conv3d. Raises InputError
+    where the batch has no finer level.
     """
 
     def __init__(
@@ -93,13 +145,20 @@ class ConvTranspose3d(_Convolution):
             )
         super().__init__(in_channels, out_channels, kernel_size, stride, bias, fan=out_channels)
 
-    def forward(self, x: SparseTensor) -> SparseTensor:
-        self._check_channels(x)
+    def forward(
+        self,
+        x: SparseTensor,
+        norm: "BatchNorm | None" = None,
+        residual: SparseTensor | None = None,
+        relu: bool = False,
+    ) -> SparseTensor:
+        self._check_input(x)
         if x.stride == 1:
             raise InputError("the transposed convolution needs a finer level, but its input has stride 1")
         stride = x.stride // 2
         kernel_map = x.manager.map(stride, 2, 2).reverse
-        return x.at_stride(self._with_bias(convolve(x.features, self.kernel, kernel_map)), stride)
+        _check_norm(norm, kernel_map.outputs, stride)
+        return x.at_stride(self._run(x.features, kernel_map, norm, residual, relu), stride)
 
 
 class BatchNorm(nn.Module):
@@ -110,4 +169,17 @@ class BatchNorm(nn.Module):
         self.bn = nn.BatchNorm1d(channels, momentum=momentum)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
+        _check_norm(self, len(x), x.stride)
         return x.with_features(self.bn(x.features))
+
+    def as_affine(self) -> tuple[Tensor, Tensor]:
+        """At inference the layer is x * factor + bias: both (C,)."""
+        factor = self.bn.weight * torch.rsqrt(self.bn.running_var + self.bn.eps)
+        return factor, self.bn.bias - self.bn.running_mean * factor
+
+
+def _check_norm(norm: BatchNorm | None, voxels: int, stride: int) -> None:
+    if norm is not None and norm.training and voxels == 1:
+        raise InputError(
+            f"batch norm needs more than one voxel to train, the batch has one at stride {stride}"
+        )

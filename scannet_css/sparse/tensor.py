@@ -39,6 +39,8 @@ class SparseTensor:
         """Other features at the same voxels; all coordinate work is shared."""
         if len(features) != len(self.features):
             raise InputError(f"features: {len(features)} rows for {len(self.features)} voxels")
+        if features.device != self.features.device:
+            raise InputError(f"features are on {features.device}, but the voxels on {self.features.device}")
         return self._derive(features, self.stride, self._keeps_input_order)
 
     def at_stride(self, features: Tensor, stride: int) -> "SparseTensor":

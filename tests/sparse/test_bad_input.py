@@ -7,7 +7,7 @@ import torch
 
 from scannet_css.errors import InputError
 from scannet_css.network import build_network
-from scannet_css.sparse import BatchNorm, Conv3d, ConvTranspose3d, SparseTensor, engine
+from scannet_css.sparse import Conv3d, ConvTranspose3d, SparseTensor, engine
 
 TWO = torch.tensor([[0, 0, 0, 0], [0, 1, 0, 0]])
 ONE = torch.tensor([[1, -3, 6, 7]])  # its octant among its parent's children: x 1, y 0, z 1
@@ -172,6 +172,20 @@ def test_layers_that_do_not_exist_are_refused(make, message):
             "kernel_size 3, dilation 70000 at stride 1 reaches 70000 voxels; the limit is 65535",
         ),
         (lambda: two_voxels().with_features(torch.zeros(3, 1)), "features: 3 rows for 2 voxels"),
+        (
+            lambda: two_voxels().with_features(torch.zeros(2, 1, device="meta")),
+            "features are on meta, but the voxels on cpu",
+        ),
+        (lambda: Conv3d(1, 2, 3).to("meta")(two_voxels()), "features are on cpu, but the layer on meta"),
+        (lambda: Conv3d(1, 2, 1).to("meta")(two_voxels()), "features are on cpu, but the layer on meta"),
+        (
+            lambda: ConvTranspose3d(2, 2).to("meta")(Conv3d(1, 2, 2, stride=2)(two_voxels())),
+            "features are on cpu, but the layer on meta",
+        ),
+        (
+            lambda: build_network("minkunet14s").to("meta")(two_voxels(3)),
+            "features are on cpu, but the layer on meta",
+        ),
     ],
 )
 def test_layers_refuse_what_they_cannot_take(call, message):
@@ -251,5 +265,20 @@ def test_a_scene_of_one_voxel_gets_the_same_logits_alone_and_in_a_batch(each_eng
 
 
 def test_batch_norm_cannot_train_on_one_voxel():
-    with pytest.raises(ValueError, match=r"more than (1 value|one voxel)"):
-        BatchNorm(3)(SparseTensor(torch.zeros(1, 3), ONE))
+    """A variance needs two; a room smaller than 16 voxels that stands alone has one at the coarsest level."""
+    network = build_network("minkunet14s")
+    with pytest.raises(InputError) as caught:
+        network(SparseTensor(torch.zeros(2, 3), torch.tensor([[0, 0, 0, 0], [0, 9, 9, 9]])))
+    assert (
+        str(caught.value) == "batch norm needs more than one voxel to train, the batch has one at stride 16"
+    )
+
+
+def test_levels_too_coarse_for_the_keys_are_refused():
+    x, down = two_voxels(), Conv3d(1, 1, 2, stride=2)
+    for _ in range(17):
+        x = down(x)
+    assert x.stride == 131072 and len(x) == 1
+    with pytest.raises(InputError) as caught:
+        down(x)
+    assert str(caught.value) == "stride 262144 is not supported; the coarsest level has 131072"

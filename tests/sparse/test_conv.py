@@ -18,9 +18,11 @@ def way(request, monkeypatch):
     """Each way to run a map, in many small chunks; and the engine's own choice."""
     if request.param != "chosen":
         share = 0.0 if request.param == "wide" else 2.0
-        for name, value in {"WIDE_SHARE": share, "WIDE_SHARE_PLAIN": share, "WIDE_CHANNELS": 0}.items():
+        for name, value in {"WIDE_SHARE": share, "WIDE_SHARE_PLAIN": share, "STEM_CHANNELS": 0}.items():
             monkeypatch.setattr(kernels_torch, name, value)
-        for name, value in {"CPU_NUMBERS": 1, "WIDE_ROWS": 64, "PAIRED_ROWS": 64, "WIDE_STEP": 16}.items():
+        monkeypatch.setattr(kernels_torch, "WIDE_SHARE_PER_CHANNEL", 0.0)
+        sizes = {"WIDE_NUMBERS": 1, "WIDE_ROWS": 64, "WIDE_STEP": 16, "PAIRED_ROWS": 64, "PAIRED_STEP": 8}
+        for name, value in sizes.items():
             monkeypatch.setattr(kernels_torch, name, value)
     return request.param
 
