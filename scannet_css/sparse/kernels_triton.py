@@ -24,7 +24,7 @@ except ImportError:  # torch brings Triton for CUDA only
 
 GATHERED_CHANNELS = 4  # up to so many, the neighbours are gathered into one wide matrix product
 GATHERED_NUMBERS = 1 << 26  # so many at a time
-PROGRAMS = 264  # fewer leave a large GPU idle: then several programs share a tile's offsets
+PROGRAMS = 528  # fewer leave a large GPU idle: then several programs share a tile's offsets
 OFFSETS_PER_PROGRAM = 9  # at least, of the map's
 ADDED_AT_ONCE = 1024  # numbers that one program adds up over the chunks
 # The largest error that a candidate of the tuner may have: of a convolution relative to the sum of absolute

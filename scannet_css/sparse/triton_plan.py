@@ -66,14 +66,14 @@ def _row_order(kernel_map: KernelMap) -> Tensor:
     """(M,) int64: the output rows by (group of scenes, neighbour mask in Gray order, row).
 
     Neighbours in Gray order differ in few bits. Groups, because tiles that run together then gather from few
-    scenes, whose features fit the cache.
+    scenes, whose features fit the cache. Backwards, so that the tiles of most work run first, not alone at last.
     """
     name = "triton", "order"
     if name not in kernel_map.plans:
         scenes = kernel_map.output_scenes
         group = torch.searchsorted(scenes, scenes) // GROUP_ROWS
         key = _gray_rank(_masks(kernel_map.table)) | (group << MASK_BITS)
-        kernel_map.plans[name] = torch.sort(key, stable=True).indices
+        kernel_map.plans[name] = torch.sort(key, descending=True, stable=True).indices
     return kernel_map.plans[name]
 
 

@@ -289,7 +289,7 @@ def test_splitting_the_offsets_changes_rounding_only(precision, monkeypatch):
     kernel_map = map_of("5", voxels(60))
     features, kernel, gradient = operands(kernel_map, 8, 8, precision)
     outs = []
-    for programs in (1, 264):
+    for programs in (1, 528):
         monkeypatch.setattr(kernels_triton, "PROGRAMS", programs)
         outs.append(kernels_triton.convolve(features, kernel, kernel_map))
     assert_near(outs[0], outs[1].cpu().double(), BOUNDS[precision])
