@@ -351,6 +351,24 @@ def test_a_nan_reaches_its_neighbours_and_nobody_else(precision, poison):
     )
 
 
+def test_a_nan_reaches_the_gradients_of_its_offsets_and_no_others(precision, poison):
+    """Row 0 is what masked places of the last block point at."""
+    kernel_map = map_of("3", voxels(40))
+    features, kernel, gradient = operands(kernel_map, 20, 8, precision)
+    spoiled = features.clone()
+    spoiled[0, 3] = torch.nan
+    _, total = kernels_triton.gradients(spoiled, kernel, gradient, kernel_map, False, True)
+    expected = torch.zeros_like(total, dtype=torch.bool)
+    expected[(kernel_map.table == 0).any(1), 3] = True
+    assert torch.equal(total.isnan(), expected)
+
+    gradient[0, 2] = torch.nan
+    _, total = kernels_triton.gradients(features, kernel, gradient, kernel_map, False, True)
+    expected = torch.zeros_like(expected)
+    expected[kernel_map.table[:, 0] >= 0, :, 2] = True
+    assert torch.equal(total.isnan(), expected)
+
+
 def hand_made_map(table, inputs):
     keys = torch.arange(inputs, device=DEVICE), torch.arange(table.shape[1], device=DEVICE)
     return KernelMap(table.int().to(DEVICE), inputs, False, Geometry(*keys, 1, 2, 3))
