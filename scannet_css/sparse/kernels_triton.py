@@ -138,9 +138,9 @@ def _convolve(
             kernel_map.outputs,
             in_channels,
             out_channels,
-            HAS_BIAS=bias is not None and not is_partial,
-            HAS_RESIDUAL=residual is not None and not is_partial,
-            RELU=relu and not is_partial,
+            HAS_BIAS=bias is not None,
+            HAS_RESIDUAL=residual is not None,
+            RELU=relu,
             PARTIAL=is_partial,
             **_options(features, configuration),
         )

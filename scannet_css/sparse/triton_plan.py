@@ -66,7 +66,7 @@ def _row_order(kernel_map: KernelMap) -> Tensor:
     """(M,) int64: the output rows by (group of scenes, neighbour mask in Gray order, row).
 
     Neighbours in Gray order differ in few bits. Groups, because tiles that run together then gather from few
-    scenes, whose features fit the cache. Backwards, so that the tiles of most work run first, not alone at last.
+    scenes, whose features fit the cache. Backwards: the tiles with the most work run first.
     """
     name = "triton", "order"
     if name not in kernel_map.plans:

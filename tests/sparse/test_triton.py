@@ -32,6 +32,7 @@ def test_the_kernels_under_the_interpreter():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 def test_it_says_why_it_cannot_run(dtype, monkeypatch):
+    monkeypatch.setattr(kernels_triton, "_is_interpreted", lambda: False)
     assert kernels_triton.unavailable(CPU, dtype)
     monkeypatch.setattr(kernels_triton, "triton", None)
     assert kernels_triton.unavailable(CPU, dtype) == "triton cannot be imported"
