@@ -1,6 +1,7 @@
 """The Triton kernels: implicit GEMM (forward and gradient of the features), weight gradient, ordered sum.
 
-Needs triton. The launches, and what the arguments hold, are in kernels_triton.py and triton_plan.py.
+Needs triton. The launches, and what the arguments hold, are in kernels_triton.py and triton_plan.py. Channels
+are compiled in: the loops are a third shorter for it, and at 32 channels their instructions are the limit.
 """
 
 import triton
@@ -20,8 +21,8 @@ def convolve(
     counts,  # (tiles,) how many these are
     offsets,
     outputs,
-    in_channels,
-    out_channels,
+    in_channels: tl.constexpr,
+    out_channels: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     HAS_RESIDUAL: tl.constexpr,
     RELU: tl.constexpr,
@@ -78,7 +79,7 @@ def convolve(
         tl.store(out + place, total.to(out.dtype.element_ty), mask=mask)
 
 
-@triton.jit(do_not_specialize=["chunks"])
+@triton.jit
 def weight_gradient(
     features,  # (N, in_channels)
     gradient,  # (M, out_channels)
@@ -87,8 +88,8 @@ def weight_gradient(
     targets,  # (P,) output row of each pair
     starts,  # (chunks,) first pair of each chunk, all of one offset
     ends,  # (chunks,)
-    in_channels,
-    out_channels,
+    in_channels: tl.constexpr,
+    out_channels: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK_PAIRS: tl.constexpr,
     BLOCK_IN: tl.constexpr,

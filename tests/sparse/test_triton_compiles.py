@@ -25,7 +25,6 @@ from scannet_css.sparse import triton_kernels  # noqa: E402
 TOOL = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024}  # bytes that a program may use
 WARP_GROUP_ROWS = 64  # Hopper's matrix instruction takes so many rows at least
-ALIGNED = "in_channels", "out_channels", "size"  # besides pointers: multiples of 16 in real networks
 
 pytestmark = pytest.mark.skipif(not TOOL.exists(), reason=f"{TOOL} does not exist")
 
@@ -41,7 +40,7 @@ def compiled(kernel, types, constants, capability, options, folder):
         attrs={
             place[name]: [["tt.divisibility", 16]]
             for name, kind in types.items()
-            if kind.startswith("*") or name in ALIGNED
+            if kind.startswith("*") or name == "size"
         },
     )
     target = GPUTarget("cuda", capability, 32)
@@ -72,10 +71,10 @@ def compiled_configuration(operation, kind, dtype, configuration, capability, fo
         },
     }[operation]
     types = {name: pointers[each] for each, names in kinds.items() for name in names}
-    types |= {"in_channels": "i32", "out_channels": "i32"}
     sizes = {name: value for name, value in configuration.items() if name.startswith("BLOCK")}
     options = {name: value for name, value in configuration.items() if name not in sizes}
-    constants = {**sizes, "PRECISION": "tf32" if kind == "tf32" else "ieee"}
+    constants = {**sizes, "PRECISION": "tf32" if kind == "tf32" else "ieee", "out_channels": 96}
+    constants["in_channels"] = 96 if 96 % configuration["BLOCK_IN"] == 0 else 128
     if operation == "convolve":
         types |= {"offsets": "i32", "outputs": "i32"}
         flags = dict.fromkeys(("HAS_BIAS", "HAS_RESIDUAL", "RELU"), not is_partial)

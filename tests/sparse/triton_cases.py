@@ -194,7 +194,9 @@ def test_it_is_the_dense_convolution(name, rows, in_channels, out_channels, prec
     assert_right(triton_results(*numbers, kernel_map), dense_results(name, *numbers, kernel_map), precision)
 
 
-@pytest.mark.parametrize("share", [0.01, 0.15, 1.0])
+@pytest.mark.parametrize(
+    ("share", "precision"), zip([0.01, 0.15, 1.0], ["ieee", "float16", "float16"], strict=True)
+)
 def test_any_occupancy(share, precision):
     kernel_map = map_of("3", voxels(130, seed=1, share=share))
     numbers = operands(kernel_map, 24, 20, precision)
