@@ -12,7 +12,7 @@ import os
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def candidates(operation: str, precision: str) -> list[Configuration]:
     return [entry["config"] for entry in shipped_table()[operation][precision]]
 
 
-@cache
+@lru_cache(maxsize=4096)  # rows differ from batch to batch
 def shipped(problem: Problem) -> Configuration:
     """The default: the first entry whose limits the problem keeps. The last entry of a list has none."""
     for entry in shipped_table()[problem.operation][problem.precision]:

@@ -56,7 +56,9 @@ def compiled(kernel, types, constants, capability, options, folder):
     return {**counts, **resources, "shared": result.metadata.shared}
 
 
-def compiled_configuration(operation, kind, dtype, configuration, capability, folder, is_partial=False):
+def compiled_configuration(
+    operation, kind, dtype, configuration, capability, folder, is_partial=False, channels=None
+):
     pointers = {"half": f"*{dtype}", "float": "*fp32", "int": "*i32"}
     kinds = {
         "convolve": {
@@ -73,8 +75,9 @@ def compiled_configuration(operation, kind, dtype, configuration, capability, fo
     types = {name: pointers[each] for each, names in kinds.items() for name in names}
     sizes = {name: value for name, value in configuration.items() if name.startswith("BLOCK")}
     options = {name: value for name, value in configuration.items() if name not in sizes}
-    constants = {**sizes, "PRECISION": "tf32" if kind == "tf32" else "ieee", "out_channels": 96}
-    constants["in_channels"] = 96 if 96 % configuration["BLOCK_IN"] == 0 else 128
+    channels = channels or (96 if 96 % configuration["BLOCK_IN"] == 0 else 128, 96)
+    constants = {**sizes, **dict(zip(("in_channels", "out_channels"), channels, strict=True))}
+    constants["PRECISION"] = "tf32" if kind == "tf32" else "ieee"
     if operation == "convolve":
         types |= {"offsets": "i32", "outputs": "i32"}
         flags = dict.fromkeys(("HAS_BIAS", "HAS_RESIDUAL", "RELU"), not is_partial)
@@ -108,6 +111,16 @@ def test_configuration(operation, kind, dtype, index, capability, tmp_path):
     if kind != "ieee":
         is_warp_group = capability == 90 and rows >= WARP_GROUP_ROWS
         assert made["HGMMA" if is_warp_group else "HMMA"] > 0
+
+
+@pytest.mark.parametrize(("channels", "loads_ahead"), [((24, 40), True), ((33, 1), False)])
+@pytest.mark.parametrize("operation", ["convolve", "weight_gradient"])
+def test_channels_that_fill_no_block(operation, channels, loads_ahead, tmp_path):
+    """Four bytes and more are copied asynchronously; odd numbers of half precision are right, and slow."""
+    configuration = tuner.candidates(operation, "half")[2]
+    made = compiled_configuration(operation, "half", "fp16", configuration, 90, tmp_path, channels=channels)
+    assert (made["LDGSTS"] > 0) == loads_ahead
+    assert made["HGMMA"] > 0
 
 
 def test_partial_sums_and_the_ordered_sum(tmp_path):
