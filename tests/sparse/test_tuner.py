@@ -271,6 +271,16 @@ def test_if_every_candidate_is_wrong_the_plain_engine_runs(experiment):
     assert (total - exact).abs().max() <= 1e-5 * exact.abs().max()
 
 
+def test_a_large_gradient_of_the_kernel_is_tuned_on(experiment):
+    """It is float32: what half precision cannot hold is no overflow."""
+    experiment.features *= 5000
+    experiment.gradient *= 5000
+    operands = experiment.features, experiment.kernel, experiment.gradient, experiment.map
+    _, total = kernels_triton.gradients(*operands, False, True)
+    assert total.abs().max() > 1e6
+    assert experiment.memory.path.exists()
+
+
 def test_a_step_that_overflows_is_not_tuned_on(experiment):
     experiment.features[0] = 60000
     kernels_triton.convolve(experiment.features, experiment.kernel, experiment.map)
