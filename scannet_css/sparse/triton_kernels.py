@@ -1,7 +1,7 @@
 """The Triton kernels: implicit GEMM (forward and gradient of the features), weight gradient, ordered sum.
 
 Needs triton. The launches, and what the arguments hold, are in kernels_triton.py and triton_plan.py. Channels
-are compiled in: the loops are a third shorter for it, and at 32 channels their instructions are the limit.
+are compiled in: the loops are a third shorter for it.
 """
 
 import triton
