@@ -15,7 +15,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from scannet_css.errors import InputError, run_command
-from scannet_css.scenes.prepare import VOXEL_SIZE, Report, prepare
+from scannet_css.scenes.prepare import Report, prepare
+from scannet_css.scenes.raw import FINDINGS
+from scannet_css.scenes.readers import reader_for
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -24,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--scans", required=True, help="ScanNet's root, or a folder of scans")
     parser.add_argument("--out", required=True, help="folder of the prepared data set")
-    parser.add_argument("--voxel-size", type=float, default=VOXEL_SIZE, help="metres (default %(default)s)")
+    parser.add_argument("--voxel-size", type=float, help="metres (default: 0.02 for ScanNet)")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     parser.add_argument(
         "--workers", type=int, default=cores, help="processes (default: all cores, %(default)s)"
@@ -33,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.workers < 1:
         raise InputError(f"--workers {options.workers}: expected at least 1")
     start = time.perf_counter()
-    report = prepare(options.scans, options.out, options.voxel_size, options.workers)
+    report = prepare(reader_for(options.scans), options.out, options.voxel_size, options.workers)
     print_report(report, time.perf_counter() - start)
     return 1 if report.failures else 0
 
@@ -57,21 +59,19 @@ def print_scenes(report: Report, seconds: float) -> None:
     """The summary line, and what was found odd in the scans."""
     manifest = report.manifest
     entries = manifest.scenes.values()
-    unknown: Counter[int] = Counter()
-    for entry in entries:
-        unknown.update(entry.unknown_ids)
-    ids = ", ".join(f"{number} ({count} vertices)" for number, count in sorted(unknown.items()))
     print(
         f"{manifest.dataset}: {len(entries)} scans ({report.made} made, {report.kept} kept), "
         f"{sum(e.vertices for e in entries)} vertices, {sum(e.voxels for e in entries)} voxels of "
-        f"{manifest.voxel_size} m, {seconds:.1f} s, ids outside NYU40 (ignored): {ids or 'none'}"
+        f"{manifest.voxel_size} m, {seconds:.1f} s"
     )
-    without_faces = sum(entry.faces == 0 for entry in entries)
-    if without_faces:
-        print(f"{without_faces} scans have no faces, their normals are zero")
-    shared = sum(entry.shared_segments for entry in entries)
-    if shared:
-        print(f"{shared} segments are claimed by two objects, they stay with the first")
+    findings, unknown = Counter(), Counter()
+    for entry in entries:
+        findings.update(entry.findings)
+        unknown.update(entry.unknown_ids)
+    for name, count in sorted(findings.items()):
+        print(f"{count} {FINDINGS.get(name, name)}")
+    if unknown:
+        print("unknown ids:", ", ".join(f"{number} ({n} vertices)" for number, n in sorted(unknown.items())))
     print(f"manifest {manifest.hash[:12]} in {manifest.folder}")
 
 

@@ -1,34 +1,41 @@
-"""One raw scan to one prepared scene: labels by NYU40 id, vertex normals, voxels."""
+"""One raw scan to one prepared scene: vertex normals, voxels, the labels of voxels."""
 
 import numpy as np
 import torch
 
-from scannet_css.scenes.classes import CLASSES, IGNORE, NYU40_IDS
-from scannet_css.scenes.scannet import Scan
+from scannet_css.scenes.classes import IGNORE
+from scannet_css.scenes.raw import RawScan
 from scannet_css.scenes.store import Scene
 from scannet_css.scenes.voxelize import majority_labels, voxelize
 
-_HIGHEST_ID = 40  # of NYU40; 50 and 149 occur in released files
 
-
-def prepare_scene(scan: Scan, voxel_size: float) -> tuple[Scene, dict[int, int]]:
-    """A scan as a scene, and the NYU40 ids outside 0..40 with their counts, which are ignored."""
-    labels, unknown_ids = _to_labels(scan)
-    instances = scan.instances if scan.instances is not None else np.full(len(scan.points), -1, np.int32)
-    points, labels = torch.from_numpy(scan.points), torch.from_numpy(labels)
+def prepare_scene(scan: RawScan, voxel_size: float) -> Scene:
+    """The scan as a scene: what the format does not have is filled in (see RawScan), vertices keep their
+    order."""
+    add_normals(scan)
+    count = len(scan.points)
+    colours = np.zeros((count, 3), np.uint8) if scan.colours is None else scan.colours
+    instances = np.full(count, -1, np.int32) if scan.instances is None else scan.instances
+    labels = torch.from_numpy(np.full(count, IGNORE, np.uint8) if scan.labels is None else scan.labels)
+    points = torch.from_numpy(scan.points)
     voxel_coordinates, inverse = voxelize(points, voxel_size)
-    scene = Scene(
+    return Scene(
         name=scan.name,
         points=points,
-        colours=torch.from_numpy(scan.colours),
-        normals=torch.from_numpy(vertex_normals(scan.points, scan.faces)),
+        colours=torch.from_numpy(colours),
+        normals=torch.from_numpy(scan.normals),
         labels=labels,
         instances=torch.from_numpy(instances),
         voxel_coordinates=voxel_coordinates,
         voxel_labels=majority_labels(labels, inverse, len(voxel_coordinates)),
         inverse=inverse.to(torch.int32),
     )
-    return scene, unknown_ids
+
+
+def add_normals(scan: RawScan) -> None:
+    """Gives the scan normals from its faces if its format has none."""
+    if scan.normals is None:
+        scan.normals = vertex_normals(scan.points, scan.faces)
 
 
 def vertex_normals(points: np.ndarray, faces: np.ndarray) -> np.ndarray:
@@ -45,14 +52,3 @@ def vertex_normals(points: np.ndarray, faces: np.ndarray) -> np.ndarray:
     length = np.sqrt(sums[0] * sums[0] + sums[1] * sums[1] + sums[2] * sums[2])
     length[length == 0] = 1
     return np.stack([axis / length for axis in sums], axis=1).astype(np.float32)
-
-
-def _to_labels(scan: Scan) -> tuple[np.ndarray, dict[int, int]]:
-    """Labels (P,) uint8: position in CLASSES, 255 for every other id; and the ids NYU40 does not have."""
-    if scan.nyu40 is None:
-        return np.full(len(scan.points), IGNORE, np.uint8), {}
-    table = np.full(_HIGHEST_ID + 1, IGNORE, np.uint8)
-    table[list(NYU40_IDS)] = np.arange(len(CLASSES))
-    known = (scan.nyu40 >= 0) & (scan.nyu40 <= _HIGHEST_ID)
-    ids, counts = np.unique(scan.nyu40[~known], return_counts=True)
-    return table[np.where(known, scan.nyu40, 0)], dict(zip(ids.tolist(), counts.tolist(), strict=True))

@@ -2,12 +2,13 @@
 
 import multiprocessing
 import os
-import re
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,13 +17,15 @@ from tqdm import tqdm
 
 from scannet_css.errors import InputError, one_line
 from scannet_css.files import digest_file
-from scannet_css.scenes.classes import CLASSES, IGNORE
-from scannet_css.scenes.convert import prepare_scene
-from scannet_css.scenes.scannet import LABELS, SUFFIXES, read_scan
+from scannet_css.scenes.classes import IGNORE
+from scannet_css.scenes.convert import add_normals, prepare_scene
+from scannet_css.scenes.raw import RawScan, Reader, Source
 from scannet_css.scenes.store import (
     MANIFEST,
+    SCENE_NAME,
     SPLITS,
     Manifest,
+    Scene,
     SceneEntry,
     SceneHeader,
     load_manifest,
@@ -33,9 +36,19 @@ from scannet_css.scenes.store import (
     settings_digest,
 )
 
-VOXEL_SIZE = 0.02  # metres
-_SCAN_NAME = re.compile(r"scene\d{4}_\d{2}")
-_OFFICIAL_LISTS = Path(__file__).parent / "data"
+STAGES = ("read", "normals", "voxels", "write")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one scan: its entry or, in one line, why there is none."""
+
+    name: str
+    split: str
+    entry: SceneEntry | None
+    failure: str | None
+    made: bool  # now; False if it was whole already, or failed
+    seconds: dict[str, float]  # stage of STAGES -> wall time, empty if nothing was made
 
 
 @dataclass(frozen=True)
@@ -43,126 +56,111 @@ class Report:
     """What one call of `prepare` did. The manifest is None if no scene could be prepared."""
 
     manifest: Manifest | None
-    made: int
-    kept: int  # whole already and left alone
-    failures: dict[str, str]  # scan -> one line
+    outcomes: dict[str, Outcome]  # by name, sorted
     unlisted: list[str]  # scans in no split list
     absent: dict[str, int]  # split -> scans in its list that have no folder
     leftover: list[str]  # prepared scenes whose scan is not there any more; not in the manifest
 
+    @property
+    def made(self) -> int:
+        """How many scenes were made now."""
+        return sum(outcome.made for outcome in self.outcomes.values())
+
+    @property
+    def kept(self) -> int:
+        """How many scenes were whole already and left alone."""
+        return sum(outcome.entry is not None and not outcome.made for outcome in self.outcomes.values())
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Scan -> why it could not be prepared, one line."""
+        return {o.name: o.failure for o in self.outcomes.values() if o.failure is not None}
+
 
 @dataclass(frozen=True)
 class _Job:
-    name: str
-    split: str
-    scan: Path
+    reader: Reader
+    source: Source
     out: Path
-    dataset: str
     voxel_size: float
     expected_sha256: str | None  # what the last manifest said
 
+    @property
+    def target(self) -> Path:
+        return self.out / scene_file(self.source.split, self.source.name)
 
-def prepare(scans: str | Path, out: str | Path, voxel_size: float = VOXEL_SIZE, workers: int = 1) -> Report:
-    """Prepares every listed scan below `scans` into `out` and writes the manifest last.
+    @property
+    def settings(self) -> str:
+        return settings_digest(
+            self.reader.dataset, self.reader.classes, self.voxel_size, self.reader.settings
+        )
 
-    `scans` is ScanNet's root (with scans/ and scans_test/) or a folder of scans; split lists there win over
-    the official ones. What lies whole in `out` is checked and kept. A bad scan becomes a failure in the
-    report. Raises InputError if there is nothing to prepare or `out` holds something else, OSError if it
-    cannot be written.
+
+def prepare(reader: Reader, out: str | Path, voxel_size: float | None = None, workers: int = 1) -> Report:
+    """Prepares every scan the reader finds into `out` and writes the manifest last.
+
+    What lies whole in `out` is checked and kept. A bad scan becomes a failure in the report. The voxel size
+    in metres is the reader's unless given. Raises InputError if there is nothing to prepare or `out` holds
+    something else, OSError if it cannot be written.
     """
-    scans, out = Path(scans), Path(out)
+    out = Path(out)
+    voxel_size = reader.voxel_size if voxel_size is None else voxel_size
     if not 0.001 <= voxel_size <= 1:
         raise InputError(f"voxel size {voxel_size}: expected 0.001 to 1 metre")
-    folders = _find_scans(scans)
-    dataset = (
-        "synthetic" if any((place / "synthetic.json").is_file() for place in _places(scans)) else "scannet"
-    )
-    split_of = _read_lists(scans)
-    listed = sorted(name for name in folders if name in split_of)
-    if not listed:
-        raise InputError(f"{scans}: none of its {len(folders)} scans is in a split list")
-    checksums = _check_output(out, dataset, voxel_size)
-    jobs = [
-        _Job(name, split_of[name], folders[name], out, dataset, voxel_size, checksums.get(name))
-        for name in listed
-    ]
-    entries, failures, made = _prepare_all(jobs, workers)
-    manifest = Manifest(out, dataset, CLASSES, voxel_size, entries) if entries else None
+    found = reader.find()
+    _check_names(found.sources)
+    empty = Manifest(out, reader.dataset, reader.classes, voxel_size, {}, reader.settings)
+    checksums = _check_output(empty)
+    jobs = [_Job(reader, source, out, voxel_size, checksums.get(source.name)) for source in found.sources]
+    outcomes = _prepare_all(jobs, workers)
+    entries = {name: outcome.entry for name, outcome in outcomes.items() if outcome.entry}
+    manifest = replace(empty, scenes=entries) if entries else None
     if manifest:
         save_manifest(manifest)
-    files = {job.out / scene_file(job.split, job.name) for job in jobs}
+    targets = {job.target for job in jobs}
     return Report(
         manifest=manifest,
-        made=made,
-        kept=len(entries) - made,
-        failures=failures,
-        unlisted=sorted(set(folders) - set(split_of)),
-        absent={s: sum(split_of[n] == s and n not in folders for n in split_of) for s in SPLITS},
-        leftover=[str(path.relative_to(out)) for path in _scene_files(out) if path not in files],
+        outcomes=outcomes,
+        unlisted=found.unlisted,
+        absent=found.absent,
+        leftover=[str(path.relative_to(out)) for path in _scene_files(out) if path not in targets],
     )
 
 
-def _places(scans: Path) -> list[Path]:
-    """Where scans and their lists may lie."""
-    return [scans, *(folder for folder in (scans / "scans", scans / "scans_test") if folder.is_dir())]
+def _check_names(sources: list[Source]) -> None:
+    """A name becomes a file's: it must not leave the folder, nor meet another on any file system."""
+    names: dict[str, str] = {}
+    for source in sources:
+        if not SCENE_NAME.fullmatch(source.name) or source.split not in SPLITS:
+            raise InputError(
+                f"{source.files[0].parent}: scan {source.name!r} in {source.split!r}; expected a name of "
+                "letters, digits, dot, dash and underscore, at most 64, and a split of train, val, test"
+            )
+        twin = names.setdefault(source.name.lower(), source.name)
+        if twin is not source.name:
+            raise InputError(f"{source.files[0].parent}: scan {source.name} is also there as {twin}")
 
 
-def _find_scans(scans: Path) -> dict[str, Path]:
-    if not scans.is_dir():
-        raise InputError(f"{scans}: no such folder; expected a folder with scans")
-    folders: dict[str, Path] = {}
-    for place in _places(scans):
-        for folder in sorted(place.iterdir()):
-            if _SCAN_NAME.fullmatch(folder.name) and folder.is_dir():
-                if folder.name in folders:
-                    raise InputError(
-                        f"{folder}: the scan is also at {folders[folder.name]}; expected it once"
-                    )
-                folders[folder.name] = folder
-    if not folders:
-        raise InputError(f"{scans}: no scans here; expected folders named like scene0000_00")
-    return folders
-
-
-def _read_lists(scans: Path) -> dict[str, str]:
-    """The split of every listed scan."""
-    lists = [place / f"scannetv2_{split}.txt" for place in _places(scans) for split in SPLITS]
-    lists = [path for path in lists if path.is_file()] or [
-        _OFFICIAL_LISTS / f"scannetv2_{split}.txt" for split in SPLITS
-    ]
-    split_of: dict[str, str] = {}
-    for path in lists:
-        split = path.stem.removeprefix("scannetv2_")
-        for number, line in enumerate(
-            path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1
-        ):
-            name = line.strip()
-            if not name:
-                continue
-            if not _SCAN_NAME.fullmatch(name):
-                raise InputError(f"{path}:{number}: {name!r}; expected a name like scene0000_00")
-            if name in split_of:
-                raise InputError(f"{path}:{number}: {name} is listed twice, before in {split_of[name]}")
-            split_of[name] = split
-    return split_of
-
-
-def _check_output(out: Path, dataset: str, voxel_size: float) -> dict[str, str]:
-    """Makes the folders, clears what killed runs left, refuses other settings; gives known checksums."""
-    checksums = {}
+def _check_output(wanted: Manifest) -> dict[str, str]:
+    """Makes the folder, clears what killed runs left, refuses other settings; gives known checksums."""
+    out, checksums = wanted.folder, {}
     if (out / MANIFEST).exists():
         old = load_manifest(out)
+        options = [
+            (key, old.settings.get(key), wanted.settings.get(key)) for key in old.settings | wanted.settings
+        ]
         for what, before, now in (
-            ("data set", old.dataset, dataset),
-            ("voxel size", old.voxel_size, voxel_size),
-            ("classes", old.classes, CLASSES),
+            ("data set", old.dataset, wanted.dataset),
+            ("voxel size", old.voxel_size, wanted.voxel_size),
+            ("classes", old.classes, wanted.classes),
+            *options,
         ):
             if before != now:
                 raise InputError(
                     f"{out}: prepared with {what} {before}, now asked for {now}; choose another --out"
                 )
         checksums = {name: entry.sha256 for name, entry in old.scenes.items()}
-    settings = settings_digest(dataset, CLASSES, voxel_size)
+    settings = settings_digest(wanted.dataset, wanted.classes, wanted.voxel_size, wanted.settings)
     for path in _scene_files(out):
         if read_header(path).settings != settings:
             raise InputError(f"{path}: prepared with other settings; choose another --out")
@@ -177,28 +175,22 @@ def _scene_files(out: Path) -> list[Path]:
     return [path for split in SPLITS for path in sorted((out / split).glob("*.safetensors"))]
 
 
-def _prepare_all(jobs: list[_Job], workers: int) -> tuple[dict[str, SceneEntry], dict[str, str], int]:
-    """Entries and failures by name, sorted, and how many scenes were made now."""
-    results: dict[str, SceneEntry | str] = {}
-    made = 0
-    for job, result, fresh in tqdm(_run(jobs, workers), total=len(jobs), unit="scan", disable=None):
-        results[job.name] = result
-        made += fresh
-        if isinstance(result, str):
-            tqdm.write(f"{job.name}: {result}")
-    ordered = sorted(results.items())
-    entries = {name: result for name, result in ordered if isinstance(result, SceneEntry)}
-    failures = {name: result for name, result in ordered if isinstance(result, str)}
-    return entries, failures, made
+def _prepare_all(jobs: list[_Job], workers: int) -> dict[str, Outcome]:
+    """Outcomes by name, sorted."""
+    outcomes = {}
+    for outcome in tqdm(_run(jobs, workers), total=len(jobs), unit="scan", disable=None):
+        outcomes[outcome.name] = outcome
+        if outcome.failure is not None:
+            tqdm.write(f"{outcome.name}: {outcome.failure}")
+    return dict(sorted(outcomes.items()))
 
 
-def _run(jobs: list[_Job], workers: int) -> Iterator[tuple[_Job, SceneEntry | str, bool]]:
-    """Results in the order in which they are done."""
+def _run(jobs: list[_Job], workers: int) -> Iterator[Outcome]:
+    """Outcomes in the order in which they are done."""
     pool = ProcessPoolExecutor(min(workers, len(jobs)), initializer=_start_worker)
     try:
-        futures = {pool.submit(_prepare_one, job): job for job in jobs}
-        for future in as_completed(futures):
-            yield futures[future], *future.result()
+        for future in as_completed([pool.submit(_prepare_one, job) for job in jobs]):
+            yield future.result()
     except BrokenProcessPool:
         raise InputError("a worker was killed, perhaps for memory; run again with fewer --workers") from None
     finally:
@@ -213,56 +205,75 @@ def _start_worker() -> None:
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
-def _prepare_one(job: _Job) -> tuple[SceneEntry | str, bool]:
-    """The entry of a scene or why it failed, and whether it was made now."""
-    target = job.out / scene_file(job.split, job.name)
+def _prepare_one(job: _Job) -> Outcome:
+    """Keeps the scene or makes it, or says why not. A disk that cannot be written ends the whole run."""
+    source, seconds = job.source, {}
+    nothing = Outcome(source.name, source.split, None, None, False, seconds)
     try:
-        raw, changed = _raw_files(job)
-        kept = _kept(job, target, raw, changed)
+        sizes, changed = _raw_files(source)
+        kept = _kept(job, sizes, changed)
         if kept:
-            return kept, False
-        scan = read_scan(job.scan)
-        if scan.nyu40 is None and job.split != "test":
-            raise InputError(f"{job.scan}: no *{LABELS}, but the scan is in the {job.split} list")
-        scene, unknown_ids = prepare_scene(scan, job.voxel_size)
+            return replace(nothing, entry=kept)
+        with _timed(seconds, "read"):
+            scan = job.reader.read(source)
+        if scan.labels is None and source.split != "test":
+            raise InputError(
+                f"{source.files[0].parent}: no labels, but the scan is in the {source.split} list"
+            )
+        with _timed(seconds, "normals"):
+            add_normals(scan)
+        with _timed(seconds, "voxels"):
+            scene = prepare_scene(scan, job.voxel_size)
     except (InputError, OSError) as error:
-        return one_line(error), False
-    counts = torch.bincount(scene.labels[scene.labels != IGNORE].long(), minlength=len(CLASSES)).tolist()
-    entry = SceneEntry(
-        name=job.name,
-        split=job.split,
-        file=scene_file(job.split, job.name),
+        return replace(nothing, failure=one_line(error), seconds={})
+    entry = _entry(job, scan, scene)
+    with _timed(seconds, "write"):
+        checksum = save_scene(job.target, scene, SceneHeader(job.settings, sizes, entry))
+    return replace(nothing, entry=replace(entry, sha256=checksum), made=True)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - start
+
+
+def _entry(job: _Job, scan: RawScan, scene: Scene) -> SceneEntry:
+    """The manifest's entry, but for the checksum."""
+    scored = scene.labels[scene.labels != IGNORE].long()
+    counts = torch.bincount(scored, minlength=len(job.reader.classes)).tolist()
+    findings = {"unknown_ids": sum(scan.unknown_ids.values()), **scan.findings}
+    return SceneEntry(
+        name=job.source.name,
+        split=job.source.split,
+        file=scene_file(job.source.split, job.source.name),
         sha256="",
         vertices=len(scene.points),
         voxels=len(scene.voxel_coordinates),
         class_counts=tuple(counts),
         ignored=len(scene.points) - sum(counts),
-        unknown_ids=unknown_ids,
-        labelled=scan.nyu40 is not None,
-        faces=len(scan.faces),
-        shared_segments=scan.shared_segments,
+        unknown_ids=scan.unknown_ids,
+        labelled=scan.labels is not None,
+        findings={name: number for name, number in sorted(findings.items()) if number},
     )
-    settings = settings_digest(job.dataset, CLASSES, job.voxel_size)
-    save_scene(target, scene, SceneHeader(settings, raw, entry))
-    return replace(entry, sha256=digest_file(target)), True
 
 
-def _raw_files(job: _Job) -> tuple[dict[str, int], float]:
+def _raw_files(source: Source) -> tuple[dict[str, int], float]:
     """The size of each raw file that is there, and when the last of them changed."""
-    states = {suffix: job.scan / f"{job.name}{suffix}" for suffix in SUFFIXES}
-    states = {suffix: path.stat() for suffix, path in states.items() if path.exists()}
-    sizes = {suffix: state.st_size for suffix, state in states.items()}
+    states = {path.name: path.stat() for path in source.files if path.exists()}
+    sizes = {name: state.st_size for name, state in states.items()}
     return sizes, max((state.st_mtime for state in states.values()), default=0.0)
 
 
-def _kept(job: _Job, target: Path, raw: dict[str, int], changed: float) -> SceneEntry | None:
+def _kept(job: _Job, sizes: dict[str, int], changed: float) -> SceneEntry | None:
     """The entry of a scene that is whole and whose raw files are neither resized nor newer, else None."""
-    if not target.exists() or changed > target.stat().st_mtime:
+    if not job.target.exists() or changed > job.target.stat().st_mtime:
         return None
-    header = read_header(target)
-    if header.raw != raw:
+    header = read_header(job.target)
+    if header.raw != sizes:
         return None
-    checksum = digest_file(target)
+    checksum = digest_file(job.target)
     if job.expected_sha256 not in (None, checksum):
         return None
     return replace(header.entry, sha256=checksum)

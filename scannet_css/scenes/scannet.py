@@ -1,188 +1,135 @@
-"""Reads and checks one raw scan, a folder as ScanNet v2 ships it.
+"""ScanNet v2, and synthetic scans in its format: which scans there are, and their labels.
 
-    sceneXXXX_YY/sceneXXXX_YY_vh_clean_2.ply                    mesh: x y z in metres, colours, triangles
-    sceneXXXX_YY/sceneXXXX_YY_vh_clean_2.labels.ply             the same vertices with their NYU40 id
-    sceneXXXX_YY/sceneXXXX_YY_vh_clean_2.0.010000.segs.json     segment of each vertex
-    sceneXXXX_YY/sceneXXXX_YY.aggregation.json                  segments of each object
-
-Test scans have the mesh only. Labels are taken from labels.ply (whose README calls NYU40 ids "ScanNet ids").
+Labels are taken from labels.ply, always by NYU40 id and never by name: id 24 is spelt two ways.
 """
 
-import json
-from dataclasses import dataclass
+import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from scannet_css.errors import InputError
-from scannet_css.scenes.ply import read_ply
+from scannet_css.scenes.classes import CLASSES, IGNORE, NYU40_IDS
+from scannet_css.scenes.raw import Found, RawScan, Source
+from scannet_css.scenes.scan_files import read_scan, scan_files
 
-MESH = "_vh_clean_2.ply"
-LABELS = "_vh_clean_2.labels.ply"
-SEGMENTS = "_vh_clean_2.0.010000.segs.json"
-OBJECTS = ".aggregation.json"
-SUFFIXES = (MESH, LABELS, SEGMENTS, OBJECTS)
-
-_FURTHEST = 1000.0  # metres from the origin
-_EXTENT = (0.1, 200.0)  # metres, longest side of the bounding box
-_SAME_PLACE = 1e-3  # metres between a vertex and its copy in labels.ply
+SPLITS = ("train", "val", "test")
+_SCAN_NAME = re.compile(r"scene[0-9]{4}_[0-9]{2}")
+_OFFICIAL_LISTS = Path(__file__).parent / "data"
+_HIGHEST_ID = 40  # of NYU40; 50 and 149 occur in released files
 
 
-@dataclass
-class Scan:
-    """One raw scan: P vertices, T triangles.
+def matches(path: Path) -> bool:
+    """Whether folders named like scans lie in `path` or in its scans/ or scans_test/."""
+    return any(
+        _SCAN_NAME.fullmatch(folder.name) and folder.is_dir()
+        for place in _places(path)
+        for folder in place.iterdir()
+    )
 
-    points (P, 3) float32 in metres; colours (P, 3) uint8; faces (T, 3) int32, T may be 0; nyu40 (P,) int32 as
-    stored, or None without labels.ply; instances (P,) int32, the objectId of each vertex and -1 for none, or
-    None without segments and objects; shared_segments: segments claimed by a second object, which stay with
-    the first.
+
+class ScanNetReader:
+    """Reads ScanNet's root (with scans/ and scans_test/), or a folder of scans. See Reader in raw.py.
+
+    Split lists beside the scans win over the official ones. A folder with a synthetic.json holds synthetic
+    scans, and its data set is called so.
     """
 
-    name: str
-    points: np.ndarray
-    colours: np.ndarray
-    faces: np.ndarray
-    nyu40: np.ndarray | None
-    instances: np.ndarray | None
-    shared_segments: int = 0
+    voxel_size = 0.02
 
+    def __init__(self, scans: str | Path) -> None:
+        self.scans = Path(scans)
+        synthetic = any((place / "synthetic.json").is_file() for place in _places(self.scans))
+        self.dataset = "synthetic" if synthetic else "scannet"
+        self.classes = CLASSES
+        self.settings = {"labels": "ply"}
 
-def read_scan(folder: str | Path) -> Scan:
-    """Reads the scan in `folder`, which is named like the scan.
-
-    Raises InputError, one line with the file and the reason, for a missing or damaged file, values that
-    cannot be a room, or files that do not belong together.
-    """
-    folder = Path(folder)
-    name = folder.name
-    paths = {suffix: folder / f"{name}{suffix}" for suffix in SUFFIXES}
-    points, colours, faces = _read_mesh(paths[MESH])
-    nyu40 = _read_labels(paths[LABELS], points) if paths[LABELS].exists() else None
-    instances, shared_segments = None, 0
-    if paths[SEGMENTS].exists() or paths[OBJECTS].exists():
-        segments = _read_segments(paths[SEGMENTS], len(points))
-        instances, shared_segments = _read_objects(paths[OBJECTS], segments)
-    return Scan(name, points, colours, faces, nyu40, instances, shared_segments)
-
-
-def _read_mesh(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    elements = read_ply(path)
-    vertices = elements.get("vertex")
-    if vertices is None or len(vertices) == 0:
-        raise InputError(f"{path}: the scan is empty, no vertices")
-    points = _positions(path, vertices)
-    colours = _columns(path, vertices, ("red", "green", "blue"), np.dtype("u1"))
-    if not np.isfinite(points).all():
-        raise InputError(f"{path}: vertex {_first(~np.isfinite(points).all(axis=1))} is not finite")
-    far = np.abs(points) >= _FURTHEST
-    if far.any():
-        bad = _first(far.any(axis=1))
-        raise InputError(f"{path}: vertex {bad} is {_FURTHEST:.0f} m or more from the origin")
-    extent = max(float(axis.max() - axis.min()) for axis in points.T)
-    if not _EXTENT[0] <= extent <= _EXTENT[1]:
-        low, high = _EXTENT
-        raise InputError(f"{path}: the scan is {extent:.3g} m long; expected {low} to {high:.0f} m")
-    return points, colours, _faces(path, elements.get("face"), len(points))
-
-
-def _faces(path: Path, faces: np.ndarray | None, vertices: int) -> np.ndarray:
-    if faces is None:
-        return np.empty((0, 3), np.int32)
-    name = next((name for name in ("vertex_indices", "vertex_index") if name in faces.dtype.names), None)
-    if name is None or faces.dtype[name].base.kind not in "iu":
-        raise InputError(f"{path}: faces lack the list vertex_indices")
-    if (faces[f"{name} length"] != 3).any():
-        raise InputError(f"{path}: face {_first(faces[f'{name} length'] != 3)} is not a triangle")
-    corners = faces[name]
-    if len(corners) and (corners.min() < 0 or corners.max() >= vertices):
-        bad = _first(((corners < 0) | (corners >= vertices)).any(axis=1))
-        raise InputError(f"{path}: face {bad} names a vertex that is not there; the scan has {vertices}")
-    return corners.astype(np.int32)
-
-
-def _read_labels(path: Path, points: np.ndarray) -> np.ndarray:
-    vertices = read_ply(path).get("vertex")
-    if vertices is None or len(vertices) != len(points):
-        count = 0 if vertices is None else len(vertices)
-        raise InputError(f"{path}: {count} vertices, but the mesh has {len(points)}")
-    if "label" not in vertices.dtype.names or vertices.dtype["label"].kind not in "iu":
-        raise InputError(f"{path}: vertices lack the integer property label")
-    # written so that NaN fails the comparison too
-    same = np.abs(_positions(path, vertices) - points) < _SAME_PLACE
-    if not same.all():
-        raise InputError(f"{path}: vertex {_first(~same.all(axis=1))} stands elsewhere than in the mesh")
-    return vertices["label"].astype(np.int32)
-
-
-def _read_segments(path: Path, vertices: int) -> np.ndarray:
-    """The segment id of each vertex (P,) int64."""
-    content = _read_json(path)
-    segments = _integers(path, "segIndices", content.get("segIndices"))
-    if len(segments) != vertices:
-        raise InputError(
-            f"{path}: segIndices has {len(segments)} entries, but the mesh has {vertices} vertices"
+    def find(self) -> Found:
+        """The listed scans that are there, sorted. Raises InputError if there are none, or for bad lists."""
+        folders = _find_scans(self.scans)
+        split_of = _read_lists(self.scans)
+        sources = [
+            Source(name, split_of[name], scan_files(folders[name]))
+            for name in sorted(folders)
+            if name in split_of
+        ]
+        if not sources:
+            raise InputError(f"{self.scans}: none of its {len(folders)} scans is in a split list")
+        return Found(
+            sources=sources,
+            unlisted=sorted(set(folders) - set(split_of)),
+            absent={s: sum(split_of[n] == s and n not in folders for n in split_of) for s in SPLITS},
         )
-    return segments
+
+    def read(self, source: Source) -> RawScan:
+        """One scan with its labels as positions in the classes."""
+        scan = read_scan(source.files[0].parent)
+        labels, unknown_ids, findings = None, {}, dict(scan.findings)
+        if scan.nyu40 is not None:
+            labels, unknown_ids = _to_labels(scan.nyu40)
+            findings["unannotated_vertices"] = int((scan.nyu40 == 0).sum())
+        return RawScan(
+            name=scan.name,
+            points=scan.points,
+            colours=scan.colours,
+            normals=None,
+            faces=scan.faces,
+            labels=labels,
+            instances=scan.instances,
+            findings=findings,
+            unknown_ids=unknown_ids,
+        )
 
 
-def _read_objects(path: Path, segments: np.ndarray) -> tuple[np.ndarray, int]:
-    """The objectId of each vertex (P,) int32 or -1, and how many segments a second object claims too."""
-    groups = _read_json(path).get("segGroups")
-    if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
-        raise InputError(f"{path}: expected segGroups as a list of objects")
-    known, row = np.unique(segments, return_inverse=True)
-    owner = np.full(len(known), -1, np.int32)
-    shared = 0
-    for position, group in enumerate(groups):
-        identity = group.get("objectId")
-        if type(identity) is not int or not 0 <= identity < 2**31:
-            raise InputError(f"{path}: objectId of group {position} is {identity!r}; expected a whole number")
-        claimed = np.unique(_integers(path, f"segments of object {identity}", group.get("segments")))
-        rows = np.minimum(np.searchsorted(known, claimed), len(known) - 1)
-        if (known[rows] != claimed).any():
-            missing = int(claimed[_first(known[rows] != claimed)])
-            raise InputError(
-                f"{path}: object {identity} names segment {missing}, which no vertex of the mesh has"
-            )
-        free = owner[rows] == -1
-        shared += int((~free).sum())
-        owner[rows[free]] = identity
-    return owner[row], shared
+def _places(scans: Path) -> list[Path]:
+    """Where scans and their lists may lie."""
+    return [scans, *(folder for folder in (scans / "scans", scans / "scans_test") if folder.is_dir())]
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not a JSON file ({error})") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a JSON object")
-    return content
+def _find_scans(scans: Path) -> dict[str, Path]:
+    if not scans.is_dir():
+        raise InputError(f"{scans}: no such folder; expected a folder with scans")
+    folders: dict[str, Path] = {}
+    for place in _places(scans):
+        for folder in sorted(place.iterdir()):
+            if _SCAN_NAME.fullmatch(folder.name) and folder.is_dir():
+                if folder.name in folders:
+                    raise InputError(
+                        f"{folder}: the scan is also at {folders[folder.name]}; expected it once"
+                    )
+                folders[folder.name] = folder
+    if not folders:
+        raise InputError(f"{scans}: no scans here; expected folders named like scene0000_00")
+    return folders
 
 
-def _integers(path: Path, what: str, value: Any) -> np.ndarray:
-    try:
-        array = np.array(value) if value else np.empty(0, np.int64)
-    except ValueError:  # lists of different lengths
-        array = None
-    if not isinstance(value, list) or array is None or array.ndim != 1 or array.dtype != np.int64:
-        raise InputError(f"{path}: expected {what} as a list of whole numbers")
-    return array
+def _read_lists(scans: Path) -> dict[str, str]:
+    """The split of every listed scan."""
+    lists = [place / f"scannetv2_{split}.txt" for place in _places(scans) for split in SPLITS]
+    lists = [path for path in lists if path.is_file()] or [
+        _OFFICIAL_LISTS / f"scannetv2_{split}.txt" for split in SPLITS
+    ]
+    split_of: dict[str, str] = {}
+    for path in lists:
+        split = path.stem.removeprefix("scannetv2_")
+        for number, line in enumerate(
+            path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1
+        ):
+            name = line.strip()
+            if not name:
+                continue
+            if not _SCAN_NAME.fullmatch(name):
+                raise InputError(f"{path}:{number}: {name!r}; expected a name like scene0000_00")
+            if name in split_of:
+                raise InputError(f"{path}:{number}: {name} is listed twice, before in {split_of[name]}")
+            split_of[name] = split
+    return split_of
 
 
-def _positions(path: Path, vertices: np.ndarray) -> np.ndarray:
-    return _columns(path, vertices, ("x", "y", "z"), np.dtype("f4"))
-
-
-def _columns(path: Path, vertices: np.ndarray, names: tuple[str, ...], dtype: np.dtype) -> np.ndarray:
-    for name in names:
-        if name not in vertices.dtype.names or vertices.dtype[name].newbyteorder("=") != dtype:
-            raise InputError(f"{path}: vertices lack the {dtype.name} property {name}")
-    return np.stack([vertices[name] for name in names], axis=1).astype(dtype, copy=False)
-
-
-def _first(mask: np.ndarray) -> int:
-    return int(np.flatnonzero(mask)[0])
+def _to_labels(nyu40: np.ndarray) -> tuple[np.ndarray, dict[int, int]]:
+    """Labels (P,) uint8 of ids (P,): position in CLASSES, else 255; and the ids NYU40 does not have."""
+    table = np.full(_HIGHEST_ID + 1, IGNORE, np.uint8)
+    table[list(NYU40_IDS)] = np.arange(len(CLASSES))
+    known = (nyu40 >= 0) & (nyu40 <= _HIGHEST_ID)
+    ids, counts = np.unique(nyu40[~known], return_counts=True)
+    return table[np.where(known, nyu40, 0)], dict(zip(ids.tolist(), counts.tolist(), strict=True))

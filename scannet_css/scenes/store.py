@@ -7,10 +7,11 @@ Every scene file carries its manifest entry, the digest of the settings it was m
 raw files in its own header, so a folder without a manifest can still be understood.
 """
 
+import hashlib
 import json
 import platform
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from scannet_css.errors import InputError
 from scannet_css.files import digest, write_atomic, write_json
 from scannet_css.scenes.classes import IGNORE
 
-FORMAT = 1  # raised whenever the meaning of a stored tensor changes
+FORMAT = 2  # raised whenever the meaning of what is stored changes; 2: findings and settings
 SPLITS = ("train", "val", "test")
 SCENE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MANIFEST = "manifest.json"
@@ -68,10 +69,9 @@ class SceneEntry:
     voxels: int
     class_counts: tuple[int, ...]  # per class of the data set
     ignored: int
-    unknown_ids: dict[int, int]  # NYU40 id outside 0..40 -> vertices
+    unknown_ids: dict[int, int]  # label id that the data set does not have -> vertices
     labelled: bool
-    faces: int = 0
-    shared_segments: int = 0  # segments that two objects claim
+    findings: dict[str, int] = field(default_factory=dict)  # see FINDINGS in scannet_css.scenes.raw
 
 
 @dataclass(frozen=True)
@@ -79,26 +79,27 @@ class SceneHeader:
     """What a scene file says of itself."""
 
     settings: str  # see settings_digest
-    raw: dict[str, int]  # suffix of each raw file -> bytes
+    raw: dict[str, int]  # name of each raw file -> bytes
     entry: SceneEntry
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The prepared data set in `folder`. `hash` names its content: data set, classes, voxel size and every
-    scene's split and checksum, whatever tool versions, paths and times it was made with."""
+    """The prepared data set in `folder`. `hash` names its content: data set, classes, voxel size, settings
+    and every scene's split and checksum, whatever tool versions, paths and times it was made with."""
 
     folder: Path
     dataset: str
     classes: tuple[str, ...]
     voxel_size: float  # metres
     scenes: dict[str, SceneEntry]
+    settings: dict[str, str] = field(default_factory=dict)  # what its reader was told: {"labels": "ply"}
 
     @property
     def hash(self) -> str:
         scenes = {name: [entry.split, entry.sha256] for name, entry in self.scenes.items()}
-        classes = list(self.classes)
-        return digest([FORMAT, self.dataset, classes, self.voxel_size, scenes])
+        settings = settings_digest(self.dataset, self.classes, self.voxel_size, self.settings)
+        return digest([settings, scenes])
 
     def split(self, name: str) -> list[SceneEntry]:
         """The scenes of a split ("train", "val", "test"), sorted by name."""
@@ -111,9 +112,11 @@ class Manifest:
         return self.folder / entry.file
 
 
-def settings_digest(dataset: str, classes: tuple[str, ...], voxel_size: float) -> str:
-    """Names the settings a scene is prepared with."""
-    return digest([FORMAT, dataset, list(classes), voxel_size])
+def settings_digest(
+    dataset: str, classes: tuple[str, ...], voxel_size: float, settings: dict[str, str]
+) -> str:
+    """Names all that a scene is prepared with."""
+    return digest([FORMAT, dataset, list(classes), voxel_size, settings])
 
 
 def scene_file(split: str, name: str) -> str:
@@ -121,12 +124,14 @@ def scene_file(split: str, name: str) -> str:
     return f"{split}/{name}.safetensors"
 
 
-def save_scene(path: Path, scene: Scene, header: SceneHeader) -> None:
-    """Writes a scene atomically; the same scene and header give the same bytes."""
+def save_scene(path: Path, scene: Scene, header: SceneHeader) -> str:
+    """Writes a scene atomically and gives the sha256 of the file; the same input gives the same bytes."""
     tensors = {name: getattr(scene, name).contiguous() for name in _TENSORS}
     # one key only: safetensors does not keep the order of several
     text = json.dumps(asdict(header), sort_keys=True, separators=(",", ":"))
-    write_atomic(path, save(tensors, metadata={_HEADER: text}))
+    content = save(tensors, metadata={_HEADER: text})
+    write_atomic(path, content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def load_scene(path: str | Path) -> Scene:
@@ -198,6 +203,7 @@ def save_manifest(manifest: Manifest) -> None:
         "dataset": manifest.dataset,
         "classes": list(manifest.classes),
         "voxel_size": manifest.voxel_size,
+        "settings": manifest.settings,
         "hash": manifest.hash,
         "versions": versions,
         "scenes": scenes,
@@ -225,6 +231,7 @@ def load_manifest(folder: str | Path) -> Manifest:
             dataset=str(content["dataset"]),
             classes=tuple(content["classes"]),
             voxel_size=float(content["voxel_size"]),
+            settings=_settings(content["settings"]),
             scenes={name: _entry(name, value) for name, value in content["scenes"].items()},
         )
         intact = content["hash"] == manifest.hash
@@ -237,12 +244,21 @@ def load_manifest(folder: str | Path) -> Manifest:
     return manifest
 
 
+def _settings(value: dict[str, Any]) -> dict[str, str]:
+    """Checked settings; raises ValueError or AttributeError if they are none."""
+    if not all(isinstance(text, str) for text in value.values()):
+        raise ValueError("settings must be words")
+    return dict(value)
+
+
 def _entry(name: str, value: dict[str, Any]) -> SceneEntry:
     """A checked entry; raises KeyError, TypeError or ValueError if it is none."""
-    numbers = {key: value[key] for key in ("vertices", "voxels", "ignored", "faces", "shared_segments")}
+    numbers = {key: value[key] for key in ("vertices", "voxels", "ignored")}
     counts = tuple(value["class_counts"])
     unknown = {int(key): count for key, count in value["unknown_ids"].items()}
-    if any(type(n) is not int or n < 0 for n in (*numbers.values(), *counts, *unknown.values())):
+    findings = dict(value["findings"])
+    found = (*unknown.values(), *findings.values())
+    if any(type(n) is not int or n < 0 for n in (*numbers.values(), *counts, *found)):
         raise ValueError(f"scene {name!r}: counts must be whole numbers")
     if sum(counts) + numbers["ignored"] != numbers["vertices"]:
         raise ValueError(f"scene {name!r}: class counts and ignored do not add up to its vertices")
@@ -259,5 +275,6 @@ def _entry(name: str, value: dict[str, Any]) -> SceneEntry:
         labelled=value["labelled"],
         class_counts=counts,
         unknown_ids=unknown,
+        findings=findings,
         **numbers,
     )

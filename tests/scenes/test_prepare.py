@@ -15,10 +15,12 @@ import pytest
 import torch
 
 from scannet_css.errors import InputError, run_command
-from scannet_css.scenes import load_manifest, load_scene, read_scan
+from scannet_css.scenes import load_manifest, load_scene
 from scannet_css.scenes.classes import CLASSES
 from scannet_css.scenes.convert import prepare_scene, vertex_normals
 from scannet_css.scenes.prepare import prepare
+from scannet_css.scenes.readers import reader_for
+from scannet_css.scenes.scannet import ScanNetReader
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools" / "prepare_scannet.py"
@@ -91,14 +93,15 @@ def one_scan(tmp_path, write_scan):
 
 
 def test_values(tmp_path, one_scan):
-    report = prepare(tmp_path, tmp_path / "out")
+    report = prepare(reader_for(tmp_path), tmp_path / "out")
     manifest = load_manifest(tmp_path / "out")
     assert report.manifest == manifest and (report.made, report.kept, report.failures) == (1, 0, {})
     assert (manifest.dataset, manifest.classes, manifest.voxel_size) == ("scannet", CLASSES, 0.02)
     entry = manifest.scenes["scene0191_00"]
     assert (entry.split, entry.vertices, entry.voxels, entry.labelled) == ("train", 8, 7, True)
     assert entry.class_counts == tuple(int(c in (0, 1, 18, 19)) for c in range(20)) and entry.ignored == 4
-    assert entry.unknown_ids == {50: 1, 149: 1} and entry.faces == 4
+    assert entry.unknown_ids == {50: 1, 149: 1}
+    assert entry.findings == {"unknown_ids": 2, "unannotated_vertices": 1}
     assert entry.sha256 == hashlib.sha256(manifest.path(entry).read_bytes()).hexdigest()
 
     scene = load_scene(manifest.path(entry))
@@ -117,7 +120,7 @@ def test_values(tmp_path, one_scan):
 
 
 def test_voxel_size_is_that_of_the_option(tmp_path, one_scan):
-    manifest = prepare(one_scan, tmp_path / "out", voxel_size=0.6).manifest
+    manifest = prepare(reader_for(one_scan), tmp_path / "out", voxel_size=0.6).manifest
     scene = load_scene(manifest.path(manifest.scenes["scene0191_00"]))
     assert manifest.voxel_size == 0.6
     assert scene.voxel_coordinates.tolist() == [
@@ -159,9 +162,10 @@ def test_another_order_of_the_vertices_changes_per_vertex_arrays_only(tmp_path, 
     order = np.random.default_rng(0).permutation(400)
     shuffled = {name: raw[name][order] for name in ("points", "colours", "nyu40", "segments")}
     shuffled["faces"] = np.argsort(order)[raw["faces"]]
-    scan = read_scan(write_scan(tmp_path / "a" / "scene0000_00", **raw))
-    other = read_scan(write_scan(tmp_path / "b" / "scene0000_00", **{**raw, **shuffled}))
-    scene, other = prepare_scene(scan, 0.3)[0], prepare_scene(other, 0.3)[0]
+    write_scan(tmp_path / "a" / "scene0000_00", **raw)
+    write_scan(tmp_path / "b" / "scene0000_00", **{**raw, **shuffled})
+    readers = [ScanNetReader(tmp_path / folder) for folder in ("a", "b")]
+    scene, other = (prepare_scene(reader.read(reader.find().sources[0]), 0.3) for reader in readers)
     assert len(scene.voxel_coordinates) < 250
     assert torch.equal(scene.voxel_coordinates, other.voxel_coordinates)
     assert torch.equal(scene.voxel_labels, other.voxel_labels)
@@ -175,7 +179,7 @@ def test_official_lists_and_both_folders_of_scannet(tmp_path, write_scan):
     write_scan(tmp_path / "scans_test" / "scene0707_00", POINTS, FACES)
     write_scan(tmp_path / "scans" / "scene9999_00", POINTS, FACES, nyu40=NYU40)
     (tmp_path / "scans" / "tasks").mkdir()
-    report = prepare(tmp_path, tmp_path / "out")
+    report = prepare(reader_for(tmp_path), tmp_path / "out")
     assert {name: entry.split for name, entry in report.manifest.scenes.items()} == {
         "scene0191_00": "train",
         "scene0568_00": "val",
@@ -206,13 +210,13 @@ def test_the_official_lists_are_the_official_ones():
 def test_synthetic_scans_have_their_own_name(tmp_path, write_scan):
     scans = make_scans(tmp_path / "scans", write_scan, 1, 1)
     (scans / "synthetic.json").write_text('{"dataset": "synthetic"}')
-    assert prepare(scans, tmp_path / "out").manifest.dataset == "synthetic"
+    assert prepare(reader_for(scans), tmp_path / "out").manifest.dataset == "synthetic"
 
 
 def test_workers_and_place_do_not_matter(tmp_path, write_scan):
     scans = make_scans(tmp_path / "scans", write_scan, 5, 2)
-    first = prepare(scans, tmp_path / "one", workers=1).manifest
-    second = prepare(scans, tmp_path / "elsewhere" / "three", workers=3).manifest
+    first = prepare(reader_for(scans), tmp_path / "one", workers=1).manifest
+    second = prepare(reader_for(scans), tmp_path / "elsewhere" / "three", workers=3).manifest
     assert content(tmp_path / "one") == content(tmp_path / "elsewhere" / "three")
     assert len(content(tmp_path / "one")) == 8 and first.hash == second.hash
 
@@ -222,8 +226,9 @@ def test_a_second_run_does_nothing(tmp_path, write_scan, capfd):
     code, text, _ = run_tool(capfd, "--scans", scans, "--out", out, "--workers", 2)
     assert code == 0
     assert re.match(
-        r"scannet: 4 scans \(4 made, 0 kept\), 1600 vertices, \d+ voxels of 0.02 m, [\d.]+ s, "
-        r"ids outside NYU40 \(ignored\): none\nmanifest [0-9a-f]{12} in ",
+        r"scannet: 4 scans \(4 made, 0 kept\), 1600 vertices, \d+ voxels of 0.02 m, [\d.]+ s\n"
+        r"\d+ vertices that nobody annotated; kept, and ignored in training and evaluation\n"
+        r"manifest [0-9a-f]{12} in ",
         text,
     )
     times = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
@@ -236,7 +241,7 @@ def test_a_second_run_does_nothing(tmp_path, write_scan, capfd):
 
 def test_what_changed_or_broke_is_made_again(tmp_path, write_scan):
     scans, out = make_scans(tmp_path / "scans", write_scan), tmp_path / "out"
-    prepare(scans, out)
+    prepare(reader_for(scans), out)
     before = content(out)
     # a raw file that is newer, a prepared file with one flipped bit, a prepared file that is gone
     labels = scans / "scene0000_00" / "scene0000_00_vh_clean_2.labels.ply"
@@ -244,19 +249,19 @@ def test_what_changed_or_broke_is_made_again(tmp_path, write_scan):
     damaged = out / "train" / "scene0001_00.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"\x77")
     (out / "val" / "scene0003_00.safetensors").unlink()
-    report = prepare(scans, out)
+    report = prepare(reader_for(scans), out)
     assert (report.made, report.kept) == (3, 1) and content(out) == before
     # a raw file of another size, although it is old
     segments = scans / "scene0002_00" / "scene0002_00_vh_clean_2.0.010000.segs.json"
     segments.write_text(segments.read_text() + " ")
     os.utime(segments, (0, 0))
     # the first scan's labels are still newer than what was made of them
-    assert prepare(scans, out).made == 2
+    assert prepare(reader_for(scans), out).made == 2
 
 
 def test_a_scan_that_went_is_said(tmp_path, write_scan, capfd):
     scans, out = make_scans(tmp_path / "scans", write_scan), tmp_path / "out"
-    prepare(scans, out)
+    prepare(reader_for(scans), out)
     write_lists(scans, train=["scene0000_00", "scene0001_00"], val=["scene0003_00", "scene0007_00"])
     code, text, _ = run_tool(capfd, "--scans", scans, "--out", out)
     assert code == 0 and "(0 made, 3 kept)" in text
@@ -269,20 +274,20 @@ def test_a_scan_that_went_is_said(tmp_path, write_scan, capfd):
 
 def test_other_settings_are_refused(tmp_path, write_scan):
     scans, out = make_scans(tmp_path / "scans", write_scan), tmp_path / "out"
-    prepare(scans, out)
+    prepare(reader_for(scans), out)
     before = content(out)
     with pytest.raises(
         InputError, match="prepared with voxel size 0.02, now asked for 0.05; choose another --out"
     ):
-        prepare(scans, out, voxel_size=0.05)
+        prepare(reader_for(scans), out, voxel_size=0.05)
     (scans / "synthetic.json").write_text("{}")
     with pytest.raises(InputError, match="prepared with data set scannet, now asked for synthetic"):
-        prepare(scans, out)
+        prepare(reader_for(scans), out)
     assert content(out) == before
     # the scenes know it too, without a manifest
     (out / "manifest.json").unlink()
     with pytest.raises(InputError, match=r"scene0000_00.safetensors: prepared with other settings"):
-        prepare(scans, out)
+        prepare(reader_for(scans), out)
 
 
 def test_a_foreign_folder_is_left_alone(tmp_path, write_scan):
@@ -291,12 +296,12 @@ def test_a_foreign_folder_is_left_alone(tmp_path, write_scan):
     foreign.mkdir()
     (foreign / "manifest.json").write_text('{"name": "a web page"}')
     with pytest.raises(InputError, match="expected the manifest of a prepared data set"):
-        prepare(scans, foreign)
+        prepare(reader_for(scans), foreign)
     (foreign / "manifest.json").unlink()
     (foreign / "train").mkdir()
     (foreign / "train" / "weights.safetensors").write_bytes(b"weights")
     with pytest.raises(InputError, match="not a prepared scene"):
-        prepare(scans, foreign)
+        prepare(reader_for(scans), foreign)
     assert content(foreign) == {"train/weights.safetensors": b"weights"}
 
 
@@ -336,7 +341,7 @@ def test_bad_scans_are_said_and_the_others_go_on(tmp_path, write_scan, capfd):
 
 def test_ids_that_nyu40_does_not_have_are_said(tmp_path, one_scan, capfd):
     code, text, _ = run_tool(capfd, "--scans", one_scan, "--out", tmp_path / "out", "--workers", 1)
-    assert code == 0 and "ids outside NYU40 (ignored): 50 (1 vertices), 149 (1 vertices)\n" in text
+    assert code == 0 and "unknown ids: 50 (1 vertices), 149 (1 vertices)\n" in text
 
 
 def test_when_no_scan_is_good_there_is_no_manifest(tmp_path, one_scan, capfd):
@@ -361,7 +366,7 @@ def test_split_lists(tmp_path, write_scan, lists, reason):
     write_scan(tmp_path / "scans" / "scene0000_00", **room(0))
     write_lists(tmp_path / "scans", **lists)
     with pytest.raises(InputError, match=re.escape(reason)):
-        prepare(tmp_path / "scans", tmp_path / "out")
+        prepare(reader_for(tmp_path / "scans"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -400,7 +405,7 @@ def test_kills_at_any_time(tmp_path, write_scan):
     """Killed again and again, then run once more: the same bytes, nothing left over, nothing made twice."""
     scans = make_scans(tmp_path / "scans", write_scan, train=10, val=2, points=5000)
     whole = tmp_path / "whole"
-    prepare(scans, whole, workers=2)
+    prepare(reader_for(scans), whole, workers=2)
     out = tmp_path / "killed"
     command = [sys.executable, str(TOOL), "--scans", str(scans), "--out", str(out), "--workers", "2"]
     for wanted in (1, 4, 8):

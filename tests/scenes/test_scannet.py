@@ -49,7 +49,7 @@ def test_values(tmp_path, write_scan, byte_order):
     ):
         found = getattr(scan, name)
         assert found.dtype == dtype and found.dtype.isnative and found.tolist() == values
-    assert scan.shared_segments == 0
+    assert scan.findings == {"shared_segments": 0, "no_faces": 0}
 
 
 def test_a_test_scan_has_the_mesh_only(tmp_path, write_scan):
@@ -71,7 +71,7 @@ def test_an_object_listed_twice_counts_once(tmp_path, write_scan):
     """As in scene0217_00: what two objects claim stays with the first."""
     folder = write_scan(tmp_path / "scene0000_00", POINTS, segments=SEGMENTS, objects={1: [7], 5: [7, 3]})
     scan = read_scan(folder)
-    assert scan.instances.tolist() == [1, 1, -1, 5, 1] and scan.shared_segments == 1
+    assert scan.instances.tolist() == [1, 1, -1, 5, 1] and scan.findings["shared_segments"] == 1
 
 
 def test_missing_files(scan):

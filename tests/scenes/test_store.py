@@ -53,13 +53,19 @@ def an_entry(name="scene0000_00", split="train", sha256="0" * 64, **changes):
         ignored=1,
         unknown_ids={50: 1},
         labelled=True,
+        findings={"unknown_ids": 1},
     )
     return replace(entry, **changes)
 
 
+def canonical_sha256(value):
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def a_manifest(folder, **changes):
     entries = [an_entry("scene0001_00"), an_entry("scene0000_00"), an_entry("scene0568_00", "val")]
-    manifest = Manifest(folder, "scannet", CLASSES, 0.02, {entry.name: entry for entry in entries})
+    manifest = Manifest(folder, "scannet", CLASSES, 0.02, {e.name: e for e in entries}, {"labels": "ply"})
     return replace(manifest, **changes)
 
 
@@ -139,15 +145,9 @@ def test_a_manifest_comes_back(tmp_path):
 def test_the_hash_names_content_and_nothing_else(tmp_path):
     manifest = a_manifest(tmp_path)
     # this value stands in records; it may change only together with FORMAT
-    written = [
-        1,
-        "scannet",
-        list(CLASSES),
-        0.02,
-        {n: [e.split, e.sha256] for n, e in manifest.scenes.items()},
-    ]
-    text = json.dumps(written, sort_keys=True, separators=(",", ":"))
-    assert manifest.hash == hashlib.sha256(text.encode()).hexdigest()
+    settings = canonical_sha256([2, "scannet", list(CLASSES), 0.02, {"labels": "ply"}])
+    scenes = {n: [e.split, e.sha256] for n, e in manifest.scenes.items()}
+    assert manifest.hash == canonical_sha256([settings, scenes])
     assert replace(manifest, folder=tmp_path / "elsewhere").hash == manifest.hash
     entries = dict(reversed(list(manifest.scenes.items())))
     assert replace(manifest, scenes=entries).hash == manifest.hash
@@ -156,11 +156,12 @@ def test_the_hash_names_content_and_nothing_else(tmp_path):
         replace(manifest, dataset="synthetic"),
         replace(manifest, classes=CLASSES[::-1]),
         replace(manifest, voxel_size=0.05),
+        replace(manifest, settings={"labels": "segments"}),
         replace(manifest, scenes={**manifest.scenes, one.name: replace(one, sha256="1" * 64)}),
         replace(manifest, scenes={**manifest.scenes, one.name: replace(one, split="val")}),
         replace(manifest, scenes={one.name: one}),
     ]
-    assert len({manifest.hash, *(other.hash for other in others)}) == 7
+    assert len({manifest.hash, *(other.hash for other in others)}) == 8
 
 
 def test_no_manifest(tmp_path):
@@ -172,7 +173,7 @@ def test_no_manifest(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[1]", "{}", '{"format": 2}', '{"format": 1}', '{"format": 1, "scenes": 3}']
+    "text", ["", "{", "[1]", "{}", '{"format": 1}', '{"format": 2}', '{"format": 2, "scenes": 3}']
 )
 def test_files_that_are_no_manifest(tmp_path, text):
     (tmp_path / "manifest.json").write_text(text)
@@ -193,6 +194,9 @@ def test_files_that_are_no_manifest(tmp_path, text):
         (lambda c: c["scenes"]["scene0000_00"].update(voxels=-1), "whole numbers"),
         (lambda c: c["scenes"]["scene0000_00"].update(sha256="zz"), "unexpected sha256"),
         (lambda c: c["scenes"]["scene0000_00"].pop("labelled"), "labelled"),
+        (lambda c: c["scenes"]["scene0000_00"]["findings"].update(no_faces=-1), "whole numbers"),
+        (lambda c: c["settings"].update(labels=3), "settings must be words"),
+        (lambda c: c["settings"].update(labels="segments"), "was it edited"),
         (lambda c: c["scenes"].update(scene0000_00=[]), "damaged"),
     ],
 )
