@@ -43,5 +43,11 @@ def one_line(error: BaseException) -> str:
     """The message of an exception as a single line; for an OSError the path and what the system said."""
     if isinstance(error, OSError) and error.strerror:
         path = error.filename2 or error.filename
-        return f"{path}: {error.strerror}" if path else error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
+        return printable(f"{path}: {error.strerror}" if path else error.strerror)
+    return printable(" ".join(str(error).split())) or type(error).__name__
+
+
+def printable(text: str) -> str:
+    """`text` with control, bidirectional and undecodable characters as escapes: a file may be called anything,
+    and its name must not steer the terminal that it is printed on."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
