@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
-from importlib import metadata
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -148,8 +148,7 @@ def about(device: torch.device, dtype: torch.dtype, engines: list[str]) -> dict[
     versions = {}
     for name in engines:
         module = PEERS.get(name, "triton" if name == "triton" else "torch")
-        distributions = metadata.packages_distributions().get(module, [module])
-        versions[name] = metadata.version(distributions[0])
+        versions[name] = import_module(module).__version__
     machine = environment(device, dtype)
     del machine["engine"]  # here it is many
     return {

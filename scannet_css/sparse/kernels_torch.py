@@ -10,7 +10,7 @@ on AVX-512 it is up to twice as fast as torch.mm's MKL, on AMD above all.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,16 +21,16 @@ from torch import Tensor
 from scannet_css.sparse.maps import KernelMap
 
 # A map of which so much exists runs wide; with oneDNN the more channels, the more is needed.
-WIDE_SHARE, WIDE_SHARE_PER_CHANNEL = 0.36, 1 / 800
+WIDE_SHARE, WIDE_SHARE_PER_CHANNEL = 0.40, 1 / 600
 WIDE_SHARE_PLAIN = 0.8  # without oneDNN
 STEM_CHANNELS = 4  # up to so many input channels, always wide
-WIDE_NUMBERS = 1 << 20  # numbers gathered at a time, by a CPU's cache
+WIDE_NUMBERS = 1 << 21  # numbers gathered at a time, by a CPU's cache
 GPU_NUMBERS = 1 << 28  # by a GPU's memory
 WIDE_ROWS = 256  # at least so many output rows at a time: smaller products are slow
 PAIRED_ROWS = 4096  # output rows at a time on a CPU
 # oneDNN compiles a product for each shape that it meets, so rows are filled up to a multiple.
 WIDE_STEP, PAIRED_STEP = 256, 128
-ONEDNN_SUM_CHANNELS = 128  # from so many channels on, oneDNN is ahead in the kernel's gradient too
+ONEDNN_SUM_CHANNELS = 64  # from so many channels on, oneDNN is ahead in the kernel's gradient too
 
 _buffers = threading.local()  # of the last chunk's size: fresh memory costs a page fault every 4 KiB
 
@@ -49,7 +49,7 @@ def convolve(
 ) -> Tensor:
     """features (N, Cin), kernel (O, Cin, Cout) -> relu(sum + bias + residual) (M, Cout)."""
     finish = partial(_finish, bias=bias, residual=residual, relu=relu)
-    return _run(kernel_map, features, kernel=kernel, finish=finish)[0]
+    return _run(kernel_map, features, kernel.unbind(0), finish=finish)
 
 
 def _finish(out: Tensor, rows: slice, bias: Tensor | None, residual: Tensor | None, relu: bool) -> Tensor:
@@ -74,46 +74,48 @@ def gradients(
     The features' gradient is the convolution of `gradient` over the reverse map; what that gathers serves the
     kernel's gradient too.
     """
-    if needs_features:
-        turned = kernel_map.reverse_offsets(kernel).transpose(1, 2)
-        own = features if needs_kernel else None
-        grad_features, total = _run(kernel_map.reverse, gradient, kernel=turned, own=own)
-        if needs_kernel:
-            total = kernel_map.reverse_offsets(total.transpose(1, 2))
-    else:
-        grad_features, total = _run(kernel_map, features, own=gradient)
-    return grad_features, total
+    total = sums = None
+    if needs_kernel:
+        total = torch.zeros(kernel.shape, dtype=_sum_type(features), device=features.device)
+        sums = total.unbind(0)
+    if not needs_features:
+        _run(kernel_map, features, own=gradient, sums=[one.t() for one in sums])
+        return None, total
+    weights = [weight.t() for weight in kernel.unbind(0)]
+    if kernel_map.is_centred:  # its own reverse, turned round
+        weights, sums = weights[::-1], None if sums is None else sums[::-1]
+    own = features if needs_kernel else None
+    return _run(kernel_map.reverse, gradient, weights, own, sums), total
 
 
 def _run(
     kernel_map: KernelMap,
     others: Tensor,
-    kernel: Tensor | None = None,
+    weights: Sequence[Tensor] | None = None,
     own: Tensor | None = None,
+    sums: Sequence[Tensor] | None = None,
     finish=lambda out, rows: out,
-) -> tuple[Tensor | None, Tensor | None]:
+) -> Tensor | None:
     """What one gathering of the input rows `others` (N, A) under all offsets gives:
 
-    with `kernel` (O, A, B) the convolution (M, B), each chunk of it finished by `finish(chunk, rows)`; with
-    the output rows `own` (M, B) their products with the inputs under each offset, (O, A, B) in float32 or
-    float64.
+    with `weights` (O of (A, B)) the convolution (M, B), each chunk of it finished by `finish(chunk, rows)`;
+    with the output rows `own` (M, B) their products with the inputs, added to `sums` (O of (B, A)) in float32
+    or float64.
     """
     channels = others.shape[1]
-    narrow = min(channels, kernel.shape[2] if kernel is not None else own.shape[1])
+    narrow = min(channels, weights[0].shape[1] if weights is not None else own.shape[1])
     wanted = WIDE_SHARE + WIDE_SHARE_PER_CHANNEL * narrow if _has_onednn(others) else WIDE_SHARE_PLAIN
     is_wide = channels <= STEM_CHANNELS or kernel_map.share >= wanted
-    return (_run_wide if is_wide else _run_paired)(kernel_map, others, kernel, own, finish)
+    return (_run_wide if is_wide else _run_paired)(kernel_map, others, weights, own, sums, finish)
 
 
-def _run_wide(
-    kernel_map: KernelMap, others: Tensor, kernel: Tensor | None, own: Tensor | None, finish
-) -> tuple[Tensor | None, Tensor | None]:
+def _run_wide(kernel_map: KernelMap, others: Tensor, weights, own, sums, finish) -> Tensor | None:
     offsets, channels = kernel_map.offsets, others.shape[1]
     neighbours = _wide_plan(kernel_map)
     out = total = None
-    if kernel is not None:
-        weight = kernel.permute(2, 0, 1).reshape(kernel.shape[2], -1)
-        out = others.new_empty(kernel_map.outputs, kernel.shape[2])
+    if weights is not None:
+        weight = torch.cat(list(weights)).t()
+        out = others.new_empty(kernel_map.outputs, len(weight))
     if own is not None:
         total = own.new_zeros(own.shape[1], offsets * channels, dtype=_sum_type(own))
     padded = torch.cat([others, others.new_zeros(1, channels)])
@@ -130,7 +132,10 @@ def _run_wide(
             own_columns = own.new_zeros(own.shape[1], len(gathered))
             own_columns[:, : rows.stop - start] = own[rows].t()
             total += _linear(own_columns, gathered.t())
-    return out, None if total is None else total.view(-1, offsets, channels).permute(1, 2, 0)
+    if total is not None:
+        for sum_of_offset, part in zip(sums, total.split(channels, dim=1), strict=True):
+            sum_of_offset += part
+    return out
 
 
 def _wide_plan(kernel_map: KernelMap) -> Tensor:
@@ -145,36 +150,26 @@ def _wide_plan(kernel_map: KernelMap) -> Tensor:
     return kernel_map.plans["wide"]
 
 
-def _run_paired(
-    kernel_map: KernelMap, others: Tensor, kernel: Tensor | None, own: Tensor | None, finish
-) -> tuple[Tensor | None, Tensor | None]:
-    out = total = None
-    if kernel is not None:
-        weights = (kernel.transpose(1, 2) if _has_onednn(others) else kernel).contiguous().unbind(0)
-        out = others.new_empty(kernel_map.outputs, kernel.shape[2])
-    if own is not None:
-        shape = kernel_map.offsets, others.shape[1], own.shape[1]
-        total = own.new_zeros(shape, dtype=_sum_type(own))
+def _run_paired(kernel_map: KernelMap, others: Tensor, weights, own, sums, finish) -> Tensor | None:
+    out = None if weights is None else others.new_empty(kernel_map.outputs, weights[0].shape[1])
     for pairs in _paired_plan(kernel_map, others):
         gathered = _gather(others, pairs.sources, "gathered")
         if out is not None:
             products = _products(gathered.split(pairs.sizes), weights)
             bag = F.embedding_bag(pairs.members, products, pairs.starts, mode="sum")
             out[pairs.rows] = finish(bag, pairs.rows)
-        if total is not None:
+        if own is not None:
             targets = _gather(own, pairs.targets, "targets")
-            _add_products(total, gathered.split(pairs.sizes), targets.split(pairs.sizes), pairs.counts)
-    return out, total
+            _add_products(sums, gathered.split(pairs.sizes), targets.split(pairs.sizes), pairs.counts)
+    return out
 
 
-def _products(parts: tuple[Tensor, ...], weights: tuple[Tensor, ...]) -> Tensor:
-    """Each offset's rows times its weight, below one another: weights are (B, A) for oneDNN, else (A, B)."""
+def _products(parts: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
+    """Each offset's rows (R, A) times its weight (A, B), below one another."""
     present = [(part, weight) for part, weight in zip(parts, weights, strict=True) if len(part)]
-    is_transposed = _has_onednn(parts[0])
-    rows, columns = sum(map(len, parts)), weights[0].shape[0 if is_transposed else 1]
-    products = _buffer("products", rows, columns, parts[0])
-    if is_transposed:
-        return torch.cat([_linear(part, weight) for part, weight in present], out=products)
+    products = _buffer("products", sum(map(len, parts)), weights[0].shape[1], parts[0])
+    if _has_onednn(parts[0]):
+        return torch.cat([_linear(part, weight.t()) for part, weight in present], out=products)
     start = 0
     for part, weight in present:
         torch.mm(part, weight, out=products[start : start + len(part)])
@@ -183,20 +178,20 @@ def _products(parts: tuple[Tensor, ...], weights: tuple[Tensor, ...]) -> Tensor:
 
 
 def _add_products(
-    total: Tensor, parts: tuple[Tensor, ...], targets: tuple[Tensor, ...], counts: list[int]
+    sums: Sequence[Tensor], parts: Sequence[Tensor], targets: Sequence[Tensor], counts: list[int]
 ) -> None:
-    """To each offset's sum (A, B) its inputs (R, A) transposed times its outputs (R, B), R = count."""
-    use_onednn = _has_onednn(total) and min(total.shape[1:]) >= ONEDNN_SUM_CHANNELS
-    for sum_of_offset, part, target, count in zip(total, parts, targets, counts, strict=True):
+    """To each offset's sum (B, A) its outputs (R, B) transposed times its inputs (R, A), R = count."""
+    use_onednn = _has_onednn(parts[0]) and min(sums[0].shape) >= ONEDNN_SUM_CHANNELS
+    for sum_of_offset, part, target, count in zip(sums, parts, targets, counts, strict=True):
         if count == 0:
             continue
         if use_onednn:
             target[count:] = 0
-            sum_of_offset += _linear(part.t().contiguous(), target.t())
-        elif total.dtype == target.dtype:
-            sum_of_offset.addmm_(part[:count].t(), target[:count])
+            sum_of_offset += _linear(target.t().contiguous(), part.t())
+        elif sum_of_offset.dtype == target.dtype:
+            sum_of_offset.addmm_(target[:count].t(), part[:count])
         else:
-            sum_of_offset += part[:count].t().to(total.dtype) @ target[:count].to(total.dtype)
+            sum_of_offset += target[:count].t().to(sum_of_offset.dtype) @ part[:count].to(sum_of_offset.dtype)
 
 
 @dataclass

@@ -4,6 +4,7 @@ Rows are in the order of their keys inside the engine, the *canonical* order; `o
 there and `inverse` back, so no result depends on the order in which the rows came.
 """
 
+import weakref
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -58,6 +59,8 @@ class KernelMap:
     is_centred: bool  # an odd kernel of stride 1: rows keep their number, k is the opposite of O - 1 - k
     geometry: Geometry
     plans: dict[Any, Any] = field(default_factory=dict)  # what engines prepared for this map, by their names
+    _reverse: "KernelMap | None" = field(default=None, init=False, repr=False)
+    _original: "weakref.ref[KernelMap] | None" = field(default=None, init=False, repr=False)
 
     @property
     def offsets(self) -> int:
@@ -82,12 +85,20 @@ class KernelMap:
         """The scene (M,) int64 of each output row; ascending."""
         return scene_of(self.geometry.output_keys)
 
-    @cached_property
+    @property
     def reverse(self) -> "KernelMap":
         """The same meetings seen from the input rows, under the offsets as `reverse_offsets` orders them."""
         if self.is_centred:
             return self
-        return KernelMap(invert(self.table, self.inputs), self.outputs, False, self.geometry.reverse)
+        original = self._original() if self._original is not None else None
+        if original is not None:
+            return original
+        if self._reverse is None:
+            table = invert(self.table, self.inputs)
+            self._reverse = KernelMap(table, self.outputs, False, self.geometry.reverse)
+            # Weak: a circle of maps would keep a batch's memory until Python looks for circles.
+            self._reverse._original = weakref.ref(self)
+        return self._reverse
 
     def reverse_offsets(self, kernel: Tensor) -> Tensor:
         """A kernel (O, ...) in the order of the reverse map: a centred map is its own reverse, turned."""
@@ -96,10 +107,11 @@ class KernelMap:
 
 def invert(table: Tensor, inputs: int) -> Tensor:
     """(O, M) output -> input becomes (O, inputs) input -> output."""
-    reverse = table.new_full((table.shape[0], inputs), -1)
-    offset, row = (table >= 0).nonzero(as_tuple=True)
-    reverse[offset, table[offset, row].long()] = row.to(table.dtype)
-    return reverse
+    reverse = table.new_full((table.shape[0], inputs + 1), -1)
+    rows = torch.arange(table.shape[1], dtype=table.dtype, device=table.device).expand_as(table)
+    # Absent entries are written to one row too many, which is cut off: no waiting for a count.
+    reverse.scatter_(1, torch.where(table < 0, inputs, table).long(), rows)
+    return reverse[:, :inputs].contiguous()
 
 
 class CoordinateManager:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from scannet_css.errors import InputError
 from scannet_css.sparse.conv import convolve, convolve_without_gradient
 from scannet_css.sparse.maps import KernelMap
+from scannet_css.sparse.norm import ExactBatchNorm
 from scannet_css.sparse.tensor import SparseTensor
 
 CONVOLUTIONS = ((1, 1), (3, 1), (5, 1), (2, 2), (3, 2))  # (kernel size, stride)
@@ -56,7 +57,7 @@ class _Convolution(nn.Module):
         if self.bias is not None:
             out = out + self.bias
         if norm is not None:
-            out = norm.bn(out)
+            out = norm.normalise(out)
         if residual is not None:
             out = out.add_(residual) if norm is not None else out + residual
         return out.relu_() if relu else out
@@ -170,7 +171,19 @@ class BatchNorm(nn.Module):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         _check_norm(self, len(x), x.stride)
-        return x.with_features(self.bn(x.features))
+        return x.with_features(self.normalise(x.features))
+
+    def normalise(self, features: Tensor) -> Tensor:
+        """The layer on features (N, C)."""
+        bn = self.bn
+        if not self.training or features.device.type != "cpu":
+            return bn(features)
+        out, mean, variance = ExactBatchNorm.apply(features, bn.weight, bn.bias, bn.eps)
+        unbiased = variance * (len(features) / (len(features) - 1))
+        bn.running_mean.lerp_(mean.to(bn.running_mean.dtype), bn.momentum)
+        bn.running_var.lerp_(unbiased.to(bn.running_var.dtype), bn.momentum)
+        bn.num_batches_tracked += 1
+        return out
 
     def as_affine(self) -> tuple[Tensor, Tensor]:
         """At inference the layer is x * factor + bias: both (C,)."""

@@ -219,7 +219,7 @@ class Experiment:
 
     def sum_over_pairs(self, features, gradient, kernel_map, configuration):
         self.runs.append(configuration)
-        operands = features.double(), features, gradient.double()
+        operands = features.double(), self.kernel.double(), gradient.double()
         total = kernels_torch.gradients(*operands, kernel_map, False, True)[1].float()
         if configuration in self.spoiled:
             total[13] = 0
