@@ -62,7 +62,8 @@ def toy_manifest(*present, split="train"):
 
 
 def test_these_are_shipped():
-    assert protocol_names() == tuple(sorted(SHIPPED))
+    names = tuple(name for name in protocol_names() if name.startswith("scannet/"))
+    assert names == tuple(sorted(SHIPPED))
 
 
 @pytest.mark.parametrize("name", SHIPPED)
