@@ -48,6 +48,6 @@ def one_line(error: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` with control, bidirectional and undecodable characters as escapes: a file may be called anything,
-    and its name must not steer the terminal that it is printed on."""
+    """`text` with control, bidirectional and undecodable characters as escapes: a file may be called
+    anything, and its name must not steer the terminal that it is printed on."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,4 +1,4 @@
-"""Is a prepared data set what its manifest says? Recomputes every checksum and looks for what does not belong."""
+"""Whether a prepared data set is what its manifest says: every checksum again, and what does not belong."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,8 +26,8 @@ def verify(folder: str | Path, workers: int = 1) -> list[str]:
     """Everything wrong with the prepared data set in `folder`, one line each; an empty list: nothing is.
 
     Lists scenes that are missing, damaged (their sha256 differs) or at odds with the manifest, a manifest
-    that is missing or edited, files that do not belong, and temporary files of a killed run. `workers` threads
-    hash at once. Raises InputError if there is no such folder.
+    that is missing or edited, files that do not belong, and temporary files of a killed run. `workers`
+    threads hash at once. Raises InputError if there is no such folder.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -61,7 +61,7 @@ def _check_scene(path: Path, entry: SceneEntry, settings: str) -> str | None:
 
 
 def _foreign(manifest: Manifest) -> Iterator[str]:
-    """What lies in the folder or its splits and is neither manifest nor report nor a scene of the manifest."""
+    """What lies in the folder or its splits, and is no manifest, no report and no scene of the manifest."""
     expected = {manifest.path(entry) for entry in manifest.scenes.values()}
     expected |= {manifest.folder / name for name in (MANIFEST, *REPORTS)}
     splits = [manifest.folder / split for split in SPLITS if (manifest.folder / split).is_dir()]
