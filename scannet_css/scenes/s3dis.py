@@ -34,9 +34,9 @@ ROOMS = {  # area -> names of its rooms
 _PLAIN = b"0123456789.+-eE \t\r\n"  # all that a sound file holds
 _LOST_BIT = {code & ~0x20: code for code in b" .0123456789"}
 _RESTORED = bytes(_LOST_BIT.get(code, code) for code in range(256))
-_NUMBER = rb"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s+"
+_NUMBER = rb"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?[ \t]+"
 _COLOUR = rb"(?:25[0-5]|2[0-4]\d|1?\d?\d)(?:\.0*)?"
-_POINT = re.compile(rb"\s*(?:%b){3}(?:%b\s+){2}%b\s*" % (_NUMBER, _COLOUR, _COLOUR))
+_POINT = re.compile(rb"[ \t]*(?:%b){3}(?:%b[ \t]+){2}%b[ \t]*\r?" % (_NUMBER, _COLOUR, _COLOUR))
 _MOST_DROPPED = 10  # lines of one file; with more it is no file of S3DIS, or a wreck
 
 
@@ -82,7 +82,8 @@ class S3DISReader:
         points, colours, labels, findings = [], [], [], Counter()
         for path in source.files:
             values, odd = _read_object(path)
-            points.append(values[:, :3].astype(np.float32))
+            with np.errstate(over="ignore"):  # infinite then, and refused as such below
+                points.append(values[:, :3].astype(np.float32))
             colours.append(values[:, 3:].astype(np.uint8))
             name = path.stem.split("_")[0]
             labels.append(CLASSES.index(name) if name in CLASSES else CLUTTER)

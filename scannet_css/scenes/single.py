@@ -107,14 +107,15 @@ def _read_pcd(path: Path) -> _Arrays:
     """As _read_mesh, of a .pcd; a point cloud has no triangles."""
     try:
         import open3d
-    except ImportError:
-        raise InputError(
-            f"{path}: reading .pcd takes open3d (pip install open3d); or save it as .ply"
-        ) from None
-    path.stat()  # open3d only prints a warning for a file that is not there
-    cloud = open3d.io.read_point_cloud(str(path), format="pcd")
-    with np.errstate(over="ignore"):
+    except ImportError as error:  # it is not there, or a system library that it needs
+        raise InputError(f"{path}: a .pcd takes open3d ({error}); install it, or save a .ply") from None
+    path.stat()  # open3d only warns of a file that is not there
+    quiet = open3d.utility.VerbosityLevel.Error
+    with open3d.utility.VerbosityContextManager(quiet), np.errstate(over="ignore"):
+        cloud = open3d.io.read_point_cloud(str(path), format="pcd")
         points = np.asarray(cloud.points).astype(np.float32)
+    if len(points) == 0:
+        raise InputError(f"{path}: open3d finds no points in it")
     colours = np.rint(np.asarray(cloud.colors) * 255).astype(np.uint8) if cloud.has_colors() else None
     normals = np.asarray(cloud.normals).astype(np.float32) if cloud.has_normals() else None
     return points, colours, normals, np.empty((0, 3), np.int32)
