@@ -6,7 +6,7 @@ label conflicts need scene files, and take a sample of them.
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def describe(report: Report) -> dict[str, Any]:
         "classes": _classes(manifest),
         "co_occurrence": _co_occurrence(manifest),
         "label_conflicts": _label_conflicts(manifest),
-        "findings": _findings(manifest),
+        "findings": _findings(manifest, report.findings),
         "unknown_ids": _unknown_ids(manifest),
         "expected": compare_with_scannet(manifest),
     }
@@ -187,22 +187,22 @@ def count_conflicts(labels: torch.Tensor, inverse: torch.Tensor) -> dict[str, in
     }
 
 
-def _findings(manifest: Manifest) -> dict[str, Any]:
-    """Each finding: what it means, how often, and in which scans; and the scans' vertices if it counts
-    those."""
+def _findings(manifest: Manifest, beside: Mapping[str, int]) -> dict[str, Any]:
+    """Each finding: what it means, how often, in which scans, and how many vertices those have.
+
+    `beside` counts what was odd in files that belong to no scan.
+    """
+    entries = _sorted(manifest)
+    names = {name for entry in entries for name in entry.findings} | set(beside)
     result = {}
-    for name in (
-        *FINDINGS,
-        *sorted({n for e in manifest.scenes.values() for n in e.findings} - set(FINDINGS)),
-    ):
-        scans = {entry.name: entry.findings[name] for entry in _sorted(manifest) if name in entry.findings}
-        if scans:
-            result[name] = {
-                "meaning": FINDINGS.get(name, ""),
-                "count": sum(scans.values()),
-                "vertices_of_scans": sum(manifest.scenes[scan].vertices for scan in scans),
-                "scans": scans,
-            }
+    for name in sorted(names):
+        scans = {entry.name: entry.findings[name] for entry in entries if name in entry.findings}
+        result[printable(name)] = {
+            "meaning": FINDINGS.get(name, ""),
+            "count": sum(scans.values()) + beside.get(name, 0),
+            "vertices_of_scans": sum(manifest.scenes[scan].vertices for scan in scans),
+            "scans": scans,
+        }
     return result
 
 
