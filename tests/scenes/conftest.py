@@ -8,7 +8,7 @@ import pytest
 from plyfile import PlyData, PlyElement
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_scan():
     return _write_scan
 
