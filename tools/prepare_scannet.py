@@ -1,10 +1,14 @@
-"""Prepares raw scans for training: labels, normals, voxels, one file per scene and a manifest.
+"""Prepares raw scans for training: labels, normals, voxels, one file per scene, a manifest and a report.
 
     python tools/prepare_scannet.py --scans /data/ScanNet --out data/scannet
+    python tools/prepare_scannet.py --scans /data/ScanNet --out data/scannet200 --classes scannet200
     python tools/prepare_scannet.py --scans data/synthetic/scans --out data/synthetic/prepared
+    python tools/prepare_scannet.py --verify data/scannet
 
-A second run does only what is missing: after a crash or a kill give the same command again. A bad scan is
-reported in one line and the others go on; the exit code is then 1. What is read and written: docs/data.md.
+Other data sets and own files are recognised by what lies in --scans. A second run does only what is missing:
+after a crash or a kill give the same command again. A bad scan is reported in one line and the others go on.
+Exit code 0: all is well; 1: a scan failed, or --verify found something; 2: nothing could be done as asked.
+What is read and written: docs/data.md.
 """
 
 import argparse
@@ -14,30 +18,65 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from scannet_css.errors import InputError, run_command
+from scannet_css.errors import InputError, printable, run_command
+from scannet_css.scenes.classes import CLASS_LISTS
+from scannet_css.scenes.labels import ROUTES
 from scannet_css.scenes.prepare import Report, prepare
 from scannet_css.scenes.raw import FINDINGS
 from scannet_css.scenes.readers import reader_for
+from scannet_css.scenes.summary import write_report
+from scannet_css.scenes.verify import verify
 
 
 def main(arguments: Sequence[str]) -> int:
+    options = parse(arguments)
+    if options.verify:
+        return print_problems(options.verify, verify(options.verify, options.workers))
+    start = time.perf_counter()
+    reader = reader_for(options.scans, options.labels, options.classes)
+    report = prepare(reader, options.out, options.voxel_size, options.workers)
+    write_report(report, options.out)
+    print_report(report, time.perf_counter() - start)
+    print(f"report {options.out}/report.html")
+    return 1 if report.failures else 0
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options; raises InputError for what argparse does not check."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--scans", required=True, help="ScanNet's root, or a folder of scans")
-    parser.add_argument("--out", required=True, help="folder of the prepared data set")
-    parser.add_argument("--voxel-size", type=float, help="metres (default: 0.02 for ScanNet)")
+    parser.add_argument("--scans", help="ScanNet's root, a folder of scans, or another data set's root")
+    parser.add_argument("--out", help="folder of the prepared data set")
+    parser.add_argument(
+        "--labels",
+        choices=ROUTES,
+        help="ScanNet: labels of labels.ply, or of the segments' objects through the label table "
+        "(default: ply; segments for scannet200)",
+    )
+    parser.add_argument("--classes", choices=tuple(CLASS_LISTS), default="scannet20")
+    parser.add_argument("--voxel-size", type=float, help="metres (default: what the data set usually has)")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     parser.add_argument(
         "--workers", type=int, default=cores, help="processes (default: all cores, %(default)s)"
     )
+    parser.add_argument("--verify", metavar="DIR", help="check a prepared data set against its manifest")
     options = parser.parse_args(arguments)
     if options.workers < 1:
         raise InputError(f"--workers {options.workers}: expected at least 1")
-    start = time.perf_counter()
-    report = prepare(reader_for(options.scans), options.out, options.voxel_size, options.workers)
-    print_report(report, time.perf_counter() - start)
-    return 1 if report.failures else 0
+    if options.verify and (options.scans or options.out):
+        raise InputError("--verify checks a folder and prepares nothing; expected no --scans and no --out")
+    if not options.verify and not (options.scans and options.out):
+        raise InputError("expected --scans and --out, or --verify")
+    return options
+
+
+def print_problems(folder: str, problems: list[str]) -> int:
+    """Says what --verify found; gives the exit code."""
+    for problem in problems:
+        print(problem)
+    print(f"{folder}: {len(problems)} problems" if problems else f"{folder}: all scenes are whole")
+    return 1 if problems else 0
 
 
 def print_report(report: Report, seconds: float) -> None:
@@ -48,9 +87,9 @@ def print_report(report: Report, seconds: float) -> None:
         if missing:
             print(f"{split}: {missing} listed scans have no folder")
     if report.unlisted:
-        print(f"in no split list, left out: {', '.join(report.unlisted)}")
+        print(printable(f"in no split list, left out: {', '.join(report.unlisted)}"))
     if report.leftover:
-        print(f"without a scan, left out of the manifest: {', '.join(report.leftover)}")
+        print(printable(f"without a scan, left out of the manifest: {', '.join(report.leftover)}"))
     if report.failures:
         print(f"failed {len(report.failures)}: {', '.join(report.failures)}", file=sys.stderr)
 
@@ -64,14 +103,15 @@ def print_scenes(report: Report, seconds: float) -> None:
         f"{sum(e.vertices for e in entries)} vertices, {sum(e.voxels for e in entries)} voxels of "
         f"{manifest.voxel_size} m, {seconds:.1f} s"
     )
-    findings, unknown = Counter(), Counter()
+    findings, unknown_ids = Counter(report.findings), Counter()
     for entry in entries:
         findings.update(entry.findings)
-        unknown.update(entry.unknown_ids)
+        unknown_ids.update(entry.unknown_ids)
     for name, count in sorted(findings.items()):
         print(f"{count} {FINDINGS.get(name, name)}")
-    if unknown:
-        print("unknown ids:", ", ".join(f"{number} ({n} vertices)" for number, n in sorted(unknown.items())))
+    if unknown_ids:
+        ids = (f"{number} ({count} vertices)" for number, count in sorted(unknown_ids.items()))
+        print(f"unknown ids: {', '.join(ids)}")
     print(f"manifest {manifest.hash[:12]} in {manifest.folder}")
 
 

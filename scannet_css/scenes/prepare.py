@@ -28,6 +28,7 @@ from scannet_css.scenes.store import (
     Scene,
     SceneEntry,
     SceneHeader,
+    content_digest,
     load_manifest,
     read_header,
     save_manifest,
@@ -59,6 +60,7 @@ class Report:
     outcomes: dict[str, Outcome]  # by name, sorted
     unlisted: list[str]  # scans in no split list
     absent: dict[str, int]  # split -> scans in its list that have no folder
+    findings: dict[str, int]  # what was odd beside the scans, by the names of FINDINGS
     leftover: list[str]  # prepared scenes whose scan is not there any more; not in the manifest
 
     @property
@@ -123,6 +125,7 @@ def prepare(reader: Reader, out: str | Path, voxel_size: float | None = None, wo
         outcomes=outcomes,
         unlisted=found.unlisted,
         absent=found.absent,
+        findings={name: number for name, number in sorted(found.findings.items()) if number},
         leftover=[str(path.relative_to(out)) for path in _scene_files(out) if path not in targets],
     )
 
@@ -226,8 +229,8 @@ def _prepare_one(job: _Job) -> Outcome:
             scene = prepare_scene(scan, job.voxel_size)
     except (InputError, OSError) as error:
         return replace(nothing, failure=one_line(error), seconds={})
-    entry = _entry(job, scan, scene)
     with _timed(seconds, "write"):
+        entry = _entry(job, scan, scene)
         checksum = save_scene(job.target, scene, SceneHeader(job.settings, sizes, entry))
     return replace(nothing, entry=replace(entry, sha256=checksum), made=True)
 
@@ -255,6 +258,7 @@ def _entry(job: _Job, scan: RawScan, scene: Scene) -> SceneEntry:
         ignored=len(scene.points) - sum(counts),
         unknown_ids=scan.unknown_ids,
         labelled=scan.labels is not None,
+        content=content_digest(scene),
         findings={name: number for name, number in sorted(findings.items()) if number},
     )
 

@@ -18,11 +18,15 @@ EXTENT = (0.1, 200.0)  # metres, longest side of the bounding box
 # What can be odd in a scan without making it useless: what it is, and what was done. Counted per scan.
 FINDINGS = {
     "unknown_ids": "vertices with a label id that the data set does not have; ignored",
+    "unmapped_categories": "vertices of objects whose category has no id in the label table; ignored",
+    "label_routes_differ": "vertices whose class by labels.ply is another than by segments and label table",
     "unannotated_vertices": "vertices that nobody annotated; kept, and ignored in training and evaluation",
     "duplicate_vertices": "vertices that stand exactly where another one does; kept",
     "duplicate_objects": "objects with the same segments as an earlier one; left out",
     "shared_segments": "segments that two objects claim; they stay with the first",
     "no_faces": "meshes without faces; their normals are zero",
+    "repeated_rows": "rows of the label table that say what an earlier one says; dropped",
+    "blank_ids": "rows of the label table with a blank id; objects of that category may go unmapped",
 }
 
 
@@ -59,6 +63,7 @@ class Found:
     sources: list[Source]
     unlisted: list[str] = field(default_factory=list)  # scans in no split
     absent: dict[str, int] = field(default_factory=dict)  # split -> scans of its list that are not there
+    findings: dict[str, int] = field(default_factory=dict)  # what was odd beside the scans
 
 
 class Reader(Protocol):

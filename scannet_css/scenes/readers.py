@@ -2,19 +2,51 @@
 
 from pathlib import Path
 
-from scannet_css.errors import InputError
-from scannet_css.scenes import scannet
+from scannet_css.errors import InputError, did_you_mean
+from scannet_css.scenes import pointcept, s3dis, scannet, semantickitti, single
+from scannet_css.scenes.classes import CLASS_LISTS
+from scannet_css.scenes.labels import ROUTES
+from scannet_css.scenes.pointcept import PointceptReader
 from scannet_css.scenes.raw import Reader
+from scannet_css.scenes.s3dis import S3DISReader
+from scannet_css.scenes.scannet import ScanNetReader
+from scannet_css.scenes.semantickitti import SemanticKITTIReader
+from scannet_css.scenes.single import SingleReader
+
+_READERS = (
+    (single, SingleReader),
+    (pointcept, PointceptReader),
+    (s3dis, S3DISReader),
+    (semantickitti, SemanticKITTIReader),
+)
 
 
-def reader_for(path: str | Path) -> Reader:
+def reader_for(path: str | Path, labels: str | None = None, classes: str = "scannet20") -> Reader:
     """The reader of the raw scans at `path`, chosen by what lies there.
 
-    Raises InputError if there is nothing, or nothing that any reader knows.
+    labels (see ROUTES, None for the usual one) and classes (see CLASS_LISTS) are for ScanNet's raw scans.
+    Raises InputError if there is nothing, nothing that any reader knows, or nothing the options fit.
     """
     path = Path(path)
+    for what, value, known in (("labels", labels, (None, *ROUTES)), ("classes", classes, tuple(CLASS_LISTS))):
+        if value not in known:
+            words = [word for word in known if word]
+            raise InputError(
+                f"{what} {value!r}: expected one of {', '.join(words)}{did_you_mean(value, words)}"
+            )
     if not path.exists():
         raise InputError(f"{path}: no such folder; expected a folder with scans")
+    for module, reader in _READERS:
+        if module.matches(path):
+            if labels is not None or classes != "scannet20":
+                raise InputError(
+                    f"{path}: labels and classes can be chosen for raw scans of ScanNet only, this is "
+                    f"{reader.dataset}"
+                )
+            return reader(path)
     if path.is_dir() and scannet.matches(path):
-        return scannet.ScanNetReader(path)
-    raise InputError(f"{path}: no scans here; expected folders named like scene0000_00")
+        return ScanNetReader(path, labels, classes)
+    raise InputError(
+        f"{path}: no scans here; expected folders named like scene0000_00, Area_1 or sequences/00, or a "
+        ".ply or .pcd file"
+    )

@@ -5,11 +5,15 @@
     sceneXXXX_YY/sceneXXXX_YY_vh_clean_2.0.010000.segs.json     segment of each vertex
     sceneXXXX_YY/sceneXXXX_YY.aggregation.json                  segments of each object
 
-Test scans have the mesh only. Labels are taken from labels.ply (whose README calls NYU40 ids "ScanNet ids").
+Test scans have the mesh only. The segments and objects of the high-resolution mesh, _vh_clean.segs.json and
+_vh_clean.aggregation.json, do not fit and are not read.
 """
 
+import contextlib
 import json
-from dataclasses import dataclass, field
+import reprlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +34,23 @@ _SAME_PLACE = 1e-3  # metres between a vertex and its copy in labels.ply
 
 @dataclass
 class Scan:
-    """The files of one scan as they stand: P vertices, T triangles.
-
-    points (P, 3) float32 in metres; colours (P, 3) uint8; faces (T, 3) int32, T may be 0; nyu40 (P,) int32 as
-    stored, or None without labels.ply; instances (P,) int32, the objectId of each vertex and -1 for none, or
-    None without segments and objects; findings: see scannet_css.scenes.raw.
-    """
+    """The files of one scan as they stand: P vertices, T triangles, objects in the order of their file."""
 
     name: str
-    points: np.ndarray
-    colours: np.ndarray
-    faces: np.ndarray
-    nyu40: np.ndarray | None
-    instances: np.ndarray | None
-    findings: dict[str, int] = field(default_factory=dict)
+    points: np.ndarray  # (P, 3) float32, metres
+    colours: np.ndarray  # (P, 3) uint8
+    faces: np.ndarray  # (T, 3) int32, T may be 0
+    nyu40: np.ndarray | None  # (P,) int32 as stored; None without labels.ply
+    owners: np.ndarray | None  # (P,) int32, row of the object in `objects`, -1 none; None without objects
+    objects: list[tuple[int, str]]  # objectId and raw category
+    findings: dict[str, int]  # see scannet_css.scenes.raw
+
+    @property
+    def instances(self) -> np.ndarray | None:
+        """(P,) int32: the objectId of each vertex, -1 for none; None without objects."""
+        if self.owners is None:
+            return None
+        return np.array([identity for identity, _ in self.objects] + [-1], np.int32)[self.owners]
 
 
 def scan_files(folder: Path) -> tuple[Path, ...]:
@@ -61,13 +68,14 @@ def read_scan(folder: str | Path) -> Scan:
     name = folder.name
     paths = dict(zip(SUFFIXES, scan_files(folder), strict=True))
     points, colours, faces = _read_mesh(paths[MESH])
-    nyu40 = _read_labels(paths[LABELS], points) if paths[LABELS].exists() else None
-    instances, findings = None, {}
+    scan = Scan(name, points, colours, faces, None, None, [], {"no_faces": int(len(faces) == 0)})
+    if paths[LABELS].exists():
+        scan.nyu40 = _read_labels(paths[LABELS], points)
     if paths[SEGMENTS].exists() or paths[OBJECTS].exists():
         segments = _read_segments(paths[SEGMENTS], len(points))
-        instances, findings["shared_segments"] = _read_objects(paths[OBJECTS], segments)
-    findings["no_faces"] = int(len(faces) == 0)
-    return Scan(name, points, colours, faces, nyu40, instances, findings)
+        scan.owners, scan.objects, odd = _read_objects(paths[OBJECTS], segments)
+        scan.findings |= odd
+    return scan
 
 
 def _read_mesh(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -121,34 +129,61 @@ def _read_segments(path: Path, vertices: int) -> np.ndarray:
     return segments
 
 
-def _read_objects(path: Path, segments: np.ndarray) -> tuple[np.ndarray, int]:
-    """The objectId of each vertex (P,) int32 or -1, and how many segments a second object claims too."""
-    groups = _read_json(path).get("segGroups")
-    if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
-        raise InputError(f"{path}: expected segGroups as a list of objects")
+def _read_objects(
+    path: Path, segments: np.ndarray
+) -> tuple[np.ndarray, list[tuple[int, str]], dict[str, int]]:
+    """The object's row of each vertex (P,) int32 or -1, the objects, and what was odd.
+
+    An object with the very segments of an earlier one is left out. Any other segment that two objects claim
+    stays with the first.
+    """
+    content = _read_json(path)
     known, row = np.unique(segments, return_inverse=True)
     owner = np.full(len(known), -1, np.int32)
-    shared = 0
-    for position, group in enumerate(groups):
-        identity = group.get("objectId")
-        if type(identity) is not int or not 0 <= identity < 2**31:
-            raise InputError(f"{path}: objectId of group {position} is {identity!r}; expected a whole number")
-        claimed = np.unique(_integers(path, f"segments of object {identity}", group.get("segments")))
+    objects, claims = [], set()
+    findings = {"duplicate_objects": 0, "shared_segments": 0}
+    for identity, category, claimed in _objects(path, content):
         rows = np.minimum(np.searchsorted(known, claimed), len(known) - 1)
         if (known[rows] != claimed).any():
             missing = int(claimed[first(known[rows] != claimed)])
+            made_for = reprlib.repr(content.get("segmentsFile", "another mesh"))
             raise InputError(
-                f"{path}: object {identity} names segment {missing}, which no vertex of the mesh has"
+                f"{path}: object {identity} names segment {missing}, which no vertex of the mesh has; "
+                f"made for {made_for}?"
             )
+        if claimed.tobytes() in claims:
+            findings["duplicate_objects"] += 1
+            continue
+        claims.add(claimed.tobytes())
         free = owner[rows] == -1
-        shared += int((~free).sum())
-        owner[rows[free]] = identity
-    return owner[row], shared
+        findings["shared_segments"] += int((~free).sum())
+        owner[rows[free]] = len(objects)
+        objects.append((identity, category))
+    return owner[row], objects, findings
+
+
+def _objects(path: Path, content: dict[str, Any]) -> Iterator[tuple[int, str, np.ndarray]]:
+    """Checked objectId, raw category and segments, sorted and distinct, of each object."""
+    groups = content.get("segGroups")
+    if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
+        raise InputError(f"{path}: expected segGroups as a list of objects")
+    for position, group in enumerate(groups):
+        identity, category = group.get("objectId"), group.get("label")
+        if type(identity) is not int or not 0 <= identity < 2**31:
+            raise InputError(
+                f"{path}: objectId of group {position} is {reprlib.repr(identity)}; expected a whole number"
+            )
+        if not isinstance(category, str):
+            raise InputError(
+                f"{path}: label of object {identity} is {reprlib.repr(category)}; expected a category"
+            )
+        claimed = _integers(path, f"segments of object {identity}", group.get("segments"))
+        yield identity, category, np.unique(claimed)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes(), object_pairs_hook=_each_key_once)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (ValueError, RecursionError) as error:
@@ -158,14 +193,20 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; of a repeated key the json module would silently take the last."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return value
+
+
 def _integers(path: Path, what: str, value: Any) -> np.ndarray:
-    try:
-        array = np.array(value) if value else np.empty(0, np.int64)
-    except ValueError:  # lists of different lengths
-        array = None
-    if not isinstance(value, list) or array is None or array.ndim != 1 or array.dtype != np.int64:
-        raise InputError(f"{path}: expected {what} as a list of whole numbers")
-    return array
+    # numpy takes true for 1 and would round a list with a fraction in it
+    if isinstance(value, list) and set(map(type, value)) <= {int}:
+        with contextlib.suppress(OverflowError):
+            return np.array(value, np.int64)
+    raise InputError(f"{path}: expected {what} as a list of whole numbers")
 
 
 def _positions(path: Path, vertices: np.ndarray) -> np.ndarray:

@@ -1,7 +1,4 @@
-"""ScanNet v2, and synthetic scans in its format: which scans there are, and their labels.
-
-Labels are taken from labels.ply, always by NYU40 id and never by name: id 24 is spelt two ways.
-"""
+"""ScanNet v2, and synthetic scans in its format: which scans there are, and their labels by either route."""
 
 import re
 from pathlib import Path
@@ -9,14 +6,14 @@ from pathlib import Path
 import numpy as np
 
 from scannet_css.errors import InputError
-from scannet_css.scenes.classes import CLASSES, IGNORE, NYU40_IDS
+from scannet_css.scenes.classes import CLASS_LISTS, SCANNET20
+from scannet_css.scenes.labels import LABEL_MAP, labels_by_id, labels_by_object, read_label_map
 from scannet_css.scenes.raw import Found, RawScan, Source
-from scannet_css.scenes.scan_files import read_scan, scan_files
+from scannet_css.scenes.scan_files import Scan, read_scan, scan_files
 
 SPLITS = ("train", "val", "test")
 _SCAN_NAME = re.compile(r"scene[0-9]{4}_[0-9]{2}")
 _OFFICIAL_LISTS = Path(__file__).parent / "data"
-_HIGHEST_ID = 40  # of NYU40; 50 and 149 occur in released files
 
 
 def matches(path: Path) -> bool:
@@ -31,26 +28,40 @@ def matches(path: Path) -> bool:
 class ScanNetReader:
     """Reads ScanNet's root (with scans/ and scans_test/), or a folder of scans. See Reader in raw.py.
 
-    Split lists beside the scans win over the official ones. A folder with a synthetic.json holds synthetic
-    scans, and its data set is called so.
+    labels: the route to the labels, one of ROUTES; None for "ply", or "segments" if the classes need it.
+    classes: "scannet20" or "scannet200". Raises InputError if the two do not fit, and if the label table is
+    missing where it is needed, or damaged. Split lists beside the scans win over the official ones. A folder
+    with a synthetic.json holds synthetic scans, and its data set is called so.
     """
 
     voxel_size = 0.02
 
-    def __init__(self, scans: str | Path) -> None:
+    def __init__(self, scans: str | Path, labels: str | None = None, classes: str = "scannet20") -> None:
         self.scans = Path(scans)
-        synthetic = any((place / "synthetic.json").is_file() for place in _places(self.scans))
-        self.dataset = "synthetic" if synthetic else "scannet"
-        self.classes = CLASSES
-        self.settings = {"labels": "ply"}
+        self.route = labels or ("ply" if classes == "scannet20" else "segments")
+        if self.route == "ply" and classes != "scannet20":
+            raise InputError(
+                f"labels {labels} with classes {classes}: labels.ply has NYU40 ids only; take segments"
+            )
+        self._class_list = CLASS_LISTS[classes]
+        self.classes = self._class_list.names
+        self.dataset = "synthetic" if _beside(self.scans, "synthetic.json") else "scannet"
+        self.settings = {"labels": self.route}
+        table = _beside(self.scans, LABEL_MAP)
+        if table is None and self.route == "segments":
+            raise InputError(f"{self.scans / LABEL_MAP}: no such file; labels by segments need it")
+        self.label_map = read_label_map(table) if table else None
+        if self.route == "segments":
+            self.settings["label_map"] = self.label_map.digest
 
     def find(self) -> Found:
         """The listed scans that are there, sorted. Raises InputError if there are none, or for bad lists."""
         folders = _find_scans(self.scans)
         split_of = _read_lists(self.scans)
+        table = (self.label_map.path,) if self.label_map else ()
         sources = [
-            Source(name, split_of[name], scan_files(folders[name]))
-            for name in sorted(folders)
+            Source(name, split_of[name], (*scan_files(folder), *table))
+            for name, folder in sorted(folders.items())
             if name in split_of
         ]
         if not sources:
@@ -59,15 +70,13 @@ class ScanNetReader:
             sources=sources,
             unlisted=sorted(set(folders) - set(split_of)),
             absent={s: sum(split_of[n] == s and n not in folders for n in split_of) for s in SPLITS},
+            findings=self.label_map.findings if self.label_map else {},
         )
 
     def read(self, source: Source) -> RawScan:
         """One scan with its labels as positions in the classes."""
         scan = read_scan(source.files[0].parent)
-        labels, unknown_ids, findings = None, {}, dict(scan.findings)
-        if scan.nyu40 is not None:
-            labels, unknown_ids = _to_labels(scan.nyu40)
-            findings["unannotated_vertices"] = int((scan.nyu40 == 0).sum())
+        labels, unknown_ids = self._labels(scan)
         return RawScan(
             name=scan.name,
             points=scan.points,
@@ -76,14 +85,41 @@ class ScanNetReader:
             faces=scan.faces,
             labels=labels,
             instances=scan.instances,
-            findings=findings,
+            findings=scan.findings,
             unknown_ids=unknown_ids,
         )
+
+    def _labels(self, scan: Scan) -> tuple[np.ndarray | None, dict[int, int]]:
+        """Labels (P,) by the chosen route, None without its files, and unknown ids; adds to the findings."""
+        by_id, by_object, unknown_ids = None, None, {}
+        if scan.nyu40 is not None:
+            by_id, unknown_ids = labels_by_id(scan.nyu40)
+        if scan.owners is not None and self.label_map:
+            categories = [category for _, category in scan.objects]
+            by_object, unmapped = labels_by_object(
+                scan.owners, categories, self.label_map.labels(self._class_list)
+            )
+        if scan.nyu40 is not None and by_object is not None:
+            in_20, _ = labels_by_object(scan.owners, categories, self.label_map.labels(SCANNET20))
+            scan.findings["label_routes_differ"] = int((by_id != in_20).sum())
+        if self.route == "ply" and by_id is not None:
+            scan.findings["unannotated_vertices"] = int((scan.nyu40 == 0).sum())
+            return by_id, unknown_ids
+        if self.route == "segments" and by_object is not None:
+            scan.findings["unannotated_vertices"] = int((scan.owners == -1).sum())
+            scan.findings["unmapped_categories"] = unmapped
+            return by_object, {}
+        return None, {}
 
 
 def _places(scans: Path) -> list[Path]:
     """Where scans and their lists may lie."""
     return [scans, *(folder for folder in (scans / "scans", scans / "scans_test") if folder.is_dir())]
+
+
+def _beside(scans: Path, name: str) -> Path | None:
+    """The file `name` where scans may lie, or None."""
+    return next((place / name for place in _places(scans) if (place / name).is_file()), None)
 
 
 def _find_scans(scans: Path) -> dict[str, Path]:
@@ -124,12 +160,3 @@ def _read_lists(scans: Path) -> dict[str, str]:
                 raise InputError(f"{path}:{number}: {name} is listed twice, before in {split_of[name]}")
             split_of[name] = split
     return split_of
-
-
-def _to_labels(nyu40: np.ndarray) -> tuple[np.ndarray, dict[int, int]]:
-    """Labels (P,) uint8 of ids (P,): position in CLASSES, else 255; and the ids NYU40 does not have."""
-    table = np.full(_HIGHEST_ID + 1, IGNORE, np.uint8)
-    table[list(NYU40_IDS)] = np.arange(len(CLASSES))
-    known = (nyu40 >= 0) & (nyu40 <= _HIGHEST_ID)
-    ids, counts = np.unique(nyu40[~known], return_counts=True)
-    return table[np.where(known, nyu40, 0)], dict(zip(ids.tolist(), counts.tolist(), strict=True))

@@ -71,6 +71,7 @@ class SceneEntry:
     ignored: int
     unknown_ids: dict[int, int]  # label id that the data set does not have -> vertices
     labelled: bool
+    content: str = ""  # sha256 of the tensors alone, see content_digest
     findings: dict[str, int] = field(default_factory=dict)  # see FINDINGS in scannet_css.scenes.raw
 
 
@@ -86,7 +87,8 @@ class SceneHeader:
 @dataclass(frozen=True)
 class Manifest:
     """The prepared data set in `folder`. `hash` names its content: data set, classes, voxel size, settings
-    and every scene's split and checksum, whatever tool versions, paths and times it was made with."""
+    and every scene's split and tensors, whatever tool versions, paths, times and raw file sizes it was made
+    with."""
 
     folder: Path
     dataset: str
@@ -97,7 +99,7 @@ class Manifest:
 
     @property
     def hash(self) -> str:
-        scenes = {name: [entry.split, entry.sha256] for name, entry in self.scenes.items()}
+        scenes = {name: [entry.split, entry.content] for name, entry in self.scenes.items()}
         settings = settings_digest(self.dataset, self.classes, self.voxel_size, self.settings)
         return digest([settings, scenes])
 
@@ -122,6 +124,16 @@ def settings_digest(
 def scene_file(split: str, name: str) -> str:
     """Where a scene lies below the manifest's folder."""
     return f"{split}/{name}.safetensors"
+
+
+def content_digest(scene: Scene) -> str:
+    """sha256 of a scene's tensors: names, shapes and values."""
+    state = hashlib.sha256()
+    for name in _TENSORS:
+        tensor = getattr(scene, name)
+        state.update(f"{name} {list(tensor.shape)} ".encode())
+        state.update(tensor.contiguous().numpy())
+    return state.hexdigest()
 
 
 def save_scene(path: Path, scene: Scene, header: SceneHeader) -> str:
@@ -265,13 +277,15 @@ def _entry(name: str, value: dict[str, Any]) -> SceneEntry:
     split = value["split"]
     if split not in SPLITS or not SCENE_NAME.fullmatch(name) or value["file"] != scene_file(split, name):
         raise ValueError(f"scene {name!r}: unexpected split or file")
-    if not re.fullmatch("([0-9a-f]{64})?", value["sha256"]) or type(value["labelled"]) is not bool:
-        raise ValueError(f"scene {name!r}: unexpected sha256 or labelled")
+    sums = value["sha256"], value["content"]
+    if not all(re.fullmatch("([0-9a-f]{64})?", text) for text in sums) or type(value["labelled"]) is not bool:
+        raise ValueError(f"scene {name!r}: unexpected sha256, content or labelled")
     return SceneEntry(
         name=name,
         split=split,
         file=value["file"],
         sha256=value["sha256"],
+        content=value["content"],
         labelled=value["labelled"],
         class_counts=counts,
         unknown_ids=unknown,

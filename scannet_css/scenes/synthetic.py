@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from scannet_css.errors import InputError
 from scannet_css.files import write_atomic, write_json
-from scannet_css.scenes.classes import COLOURS, NYU40_IDS, UNLABELLED_COLOUR
+from scannet_css.scenes.classes import COLOURS, NYU40_IDS, SCANNET200, UNLABELLED_COLOUR
 from scannet_css.scenes.paint import DATA
 from scannet_css.scenes.rooms import make_room
 from scannet_css.scenes.scanning import Scan, categories, scan_room
@@ -27,6 +27,7 @@ STREAMS = {"train": 0, "val": 1}
 VAL_OFFSET = 5000  # scene numbers of validation scans: scene5000_00, scene5001_00, ...
 LARGEST_SET = 5000
 SETTINGS_FILE = "synthetic.json"
+_OWN_IDS = 10_000  # above all ids of ScanNet's label table
 
 TSV_COLUMNS = (
     "id",
@@ -153,12 +154,17 @@ def _write_info(path: Path, scan: Scan) -> None:
 
 
 def label_map() -> str:
-    """The text of scannetv2-labels.combined.tsv with one row per raw category that the generator makes."""
+    """The text of scannetv2-labels.combined.tsv with one row per raw category that the generator makes.
+
+    Ids are ScanNet's where ScanNet200 has the category, else numbers that it does not use.
+    """
     names = json.loads((DATA / "categories.json").read_text(encoding="utf-8"))["nyu40_names"]
+    ids = dict(zip(SCANNET200.names, SCANNET200.ids, strict=True))
     rows = ["\t".join(TSV_COLUMNS)]
     for number, (category, entry) in enumerate(categories().items(), start=1):
         row = dict.fromkeys(TSV_COLUMNS, "")
-        row |= {"id": str(number), "raw_category": category, "category": category, "count": "0"}
+        scannet_id = ids.get(entry.get("scannet200", category), _OWN_IDS + number)
+        row |= {"id": str(scannet_id), "raw_category": category, "category": category, "count": "0"}
         name = names[entry["nyu40"] - 1]
         row |= {"nyu40id": str(entry["nyu40"]), "nyuClass": name, "nyu40class": name}
         rows.append("\t".join(row.values()))

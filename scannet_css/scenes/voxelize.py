@@ -44,14 +44,14 @@ def majority_labels(labels: torch.Tensor, inverse: torch.Tensor, voxels: int) ->
     Points with label 255 do not vote; a tie goes to the smallest label; a voxel without a vote gets 255.
     """
     votes = labels != IGNORE
-    labels, inverse = labels[votes].long(), inverse[votes].long()
+    # one key for each pair of voxel and label, so that memory does not grow with the number of classes
+    pairs, counts = torch.unique(inverse[votes].long() << 8 | labels[votes].long(), return_counts=True)
+    pair_voxels, pair_labels = pairs >> 8, (pairs & 255).to(torch.uint8)
+    most = torch.zeros(voxels, dtype=torch.int64, device=labels.device)
+    most.scatter_reduce_(0, pair_voxels, counts, "amax")
+    winners = counts == most[pair_voxels]
     result = torch.full((voxels,), IGNORE, dtype=torch.uint8, device=labels.device)
-    if len(labels) == 0:
-        return result
-    classes = int(labels.max()) + 1
-    counts = torch.bincount(inverse * classes + labels, minlength=voxels * classes).view(voxels, classes)
-    most, winner = counts.max(dim=1)  # of equal counts the first
-    return torch.where(most > 0, winner.to(torch.uint8), result)
+    return result.scatter_reduce_(0, pair_voxels[winners], pair_labels[winners], "amin")
 
 
 def voxel_mean(values: torch.Tensor, inverse: torch.Tensor, voxels: int) -> torch.Tensor:

@@ -21,6 +21,7 @@ from scannet_css.scenes.convert import prepare_scene, vertex_normals
 from scannet_css.scenes.prepare import prepare
 from scannet_css.scenes.readers import reader_for
 from scannet_css.scenes.scannet import ScanNetReader
+from scannet_css.scenes.verify import REPORTS
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools" / "prepare_scannet.py"
@@ -68,8 +69,9 @@ def write_lists(folder, **lists):
 
 
 def content(folder):
-    """Every file below a folder with its bytes."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    """Every file below a folder with its bytes, but for the report, which holds times."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in REPORTS)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def load_tool():

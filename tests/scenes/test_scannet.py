@@ -49,7 +49,7 @@ def test_values(tmp_path, write_scan, byte_order):
     ):
         found = getattr(scan, name)
         assert found.dtype == dtype and found.dtype.isnative and found.tolist() == values
-    assert scan.findings == {"shared_segments": 0, "no_faces": 0}
+    assert set(scan.findings.values()) == {0}
 
 
 def test_a_test_scan_has_the_mesh_only(tmp_path, write_scan):

@@ -146,9 +146,11 @@ def test_the_hash_names_content_and_nothing_else(tmp_path):
     manifest = a_manifest(tmp_path)
     # this value stands in records; it may change only together with FORMAT
     settings = canonical_sha256([2, "scannet", list(CLASSES), 0.02, {"labels": "ply"}])
-    scenes = {n: [e.split, e.sha256] for n, e in manifest.scenes.items()}
+    scenes = {n: [e.split, e.content] for n, e in manifest.scenes.items()}
     assert manifest.hash == canonical_sha256([settings, scenes])
     assert replace(manifest, folder=tmp_path / "elsewhere").hash == manifest.hash
+    same_tensors = {name: replace(e, sha256="1" * 64) for name, e in manifest.scenes.items()}
+    assert replace(manifest, scenes=same_tensors).hash == manifest.hash
     entries = dict(reversed(list(manifest.scenes.items())))
     assert replace(manifest, scenes=entries).hash == manifest.hash
     one = manifest.scenes["scene0000_00"]
@@ -157,7 +159,7 @@ def test_the_hash_names_content_and_nothing_else(tmp_path):
         replace(manifest, classes=CLASSES[::-1]),
         replace(manifest, voxel_size=0.05),
         replace(manifest, settings={"labels": "segments"}),
-        replace(manifest, scenes={**manifest.scenes, one.name: replace(one, sha256="1" * 64)}),
+        replace(manifest, scenes={**manifest.scenes, one.name: replace(one, content="1" * 64)}),
         replace(manifest, scenes={**manifest.scenes, one.name: replace(one, split="val")}),
         replace(manifest, scenes={one.name: one}),
     ]
