@@ -147,6 +147,9 @@ def _check_names(sources: list[Source]) -> None:
 def _check_output(wanted: Manifest) -> dict[str, str]:
     """Makes the folder, clears what killed runs left, refuses other settings; gives known checksums."""
     out, checksums = wanted.folder, {}
+    for folder in (out / split for split in SPLITS):
+        if folder.is_symlink():  # what is written and cleared must lie in `out`
+            raise InputError(f"{folder}: a link; expected a folder, --out itself may be a link")
     if (out / MANIFEST).exists():
         old = load_manifest(out)
         options = [
