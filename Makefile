@@ -1,8 +1,9 @@
 # make demo: from nothing to a table of four methods.  make test: what CI runs.
+# make test-deep: the fuzz, kill and full-disk tests of the data preparation in full numbers.
 PYTHON ?= python3
 VENV := .venv/bin
 
-.PHONY: demo test clean
+.PHONY: demo test test-deep clean
 
 .venv/installed: requirements.txt setup.py
 	$(PYTHON) -m venv .venv
@@ -17,6 +18,9 @@ test: .venv/installed
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 	$(VENV)/python -m pytest
+
+test-deep: .venv/installed
+	$(VENV)/python -m pytest -m deep
 
 clean:
 	rm -rf .venv runs results data/synthetic
