@@ -16,10 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from scannet_css.errors import InputError
-from scannet_css.scenes.classes import CLASSES
+from scannet_css.scenes.classes import CLASS_LISTS, IGNORE
 from scannet_css.scenes.raw import Found, RawScan, Source, check_points, first
 
-IGNORE = 255
 SPLITS = ("train", "val", "test")
 _FIELDS = ("coord", "color", "normal", "instance")  # and the labels
 _SCAN_NAME = re.compile(r"scene[0-9]{4}_[0-9]{2}")
@@ -41,10 +40,10 @@ class PointceptReader:
     dataset = "scannet"
     voxel_size = 0.02
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, classes: str = "scannet20") -> None:
         self.root = Path(root)
-        self.classes = CLASSES
-        self.labels = "segment20"
+        self.classes = CLASS_LISTS[classes].names
+        self.labels = classes.replace("scannet", "segment")
         self.settings = {"labels": "segments", "source": "pointcept"}
 
     def find(self) -> Found:
@@ -105,23 +104,24 @@ def _read_normals(path: Path, count: int) -> np.ndarray:
 
 def _read_numbers(path: Path, count: int, end: int) -> np.ndarray:
     """Whole numbers (count,) int64 from -1 to end - 1."""
-    numbers = _read(path, columns=0, type_name="integer", rows=count).astype(np.int64)
+    numbers = _read(path, columns=0, type_name="integer", rows=count)
     sound = (numbers >= -1) & (numbers < end)
     if not sound.all():
         bad = first(~sound)
         raise InputError(f"{path}: vertex {bad} has {numbers[bad]}; expected -1 to {end - 1}")
-    return numbers
+    return numbers.astype(np.int64)
 
 
 def _read(path: Path, columns: int, type_name: str, rows: int | None = None) -> np.ndarray:
     """The array (rows, columns), or (rows,) for no columns, of a .npy file that holds nothing else."""
+    size = path.stat().st_size
     try:
-        # as a map, for numpy would trust the header of a damaged file with its memory
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        # as a map, for numpy would trust the header of a damaged file with its memory; objects it refuses
+        array = np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # the header is read as Python, which fails in many ways
         raise InputError(f"{path}: not a numpy array ({error})") from None
-    if not isinstance(array, np.memmap) or array.offset + array.nbytes != path.stat().st_size:
-        raise InputError(f"{path}: not a single numpy array of the size its header says")
+    if array.offset + array.nbytes != size:
+        raise InputError(f"{path}: {size} bytes, but its header asks for {array.offset + array.nbytes}")
     shape = (len(array) if rows is None and array.ndim else rows, *([columns] if columns else []))
     is_type = array.dtype.kind in "iu" if type_name == "integer" else array.dtype == type_name
     if array.shape != shape or not is_type:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from scannet_css.errors import InputError
+from scannet_css.scenes.classes import IGNORE
 from scannet_css.scenes.raw import Found, RawScan, Source, check_points, first
 
 _FACTS = json.loads((Path(__file__).parent / "data" / "semantickitti.json").read_text(encoding="utf-8"))
@@ -22,7 +23,6 @@ CLASSES = tuple(entry["name"] for entry in _FACTS["classes"])
 COLOURS = tuple(tuple(entry["colour"]) for entry in _FACTS["classes"])
 SPLIT_OF = {sequence: split for split, scans in _FACTS["scans"].items() for sequence in scans}
 
-IGNORE = 255
 _UNLABELLED = 0
 _EXTENT = (1.0, 500.0)  # metres, longest side of the bounding box; the scanner sees about 120 m each way
 _SCAN_FILE = re.compile(r"[0-9]{6}\.bin")
