@@ -1,5 +1,6 @@
-"""How fast the sparse engine and its peers are on this machine.
+"""How fast the sparse engine and its peers are on this machine, and the preparation of scans.
 
+    python benchmarks/speed.py prepare                                 # raw scans to prepared scenes
     python benchmarks/speed.py engine                                  # every engine that can run here
     python benchmarks/speed.py engine --networks minkunet18a --voxel-sizes 0.05 --threads 1 --json speed.json
     python benchmarks/speed.py engine --device cuda --dtype bfloat16 --scenes 1 12
@@ -23,6 +24,7 @@ from typing import Any, NoReturn
 
 import torch
 from measure import Times, Workload, measure_times, peak_memory, product_rate, useful_flops
+from prepare_speed import add_options, measure_preparation
 from rooms import batch_of_scenes, batch_of_voxels
 from run import find_device
 from torch import Tensor
@@ -46,6 +48,9 @@ COST_HEADER = ("network", "voxel m", "engine", "voxels", "step us / voxel", "x s
 
 def main(arguments: Sequence[str]) -> None:
     options = build_parser().parse_args(arguments)
+    if options.command == "prepare":
+        machine = about(torch.device("cpu"), torch.float32, [])
+        return measure_preparation(options, {key: machine[key] for key in ("date", "environment")})
     keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -83,6 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     shape = {"formatter_class": argparse.RawDescriptionHelpFormatter}
     parser = Parser(description=usage, epilog=rest, allow_abbrev=False, **shape)
     commands = parser.add_subparsers(dest="command", required=True)
+    add_options(commands.add_parser("prepare", help="raw scans to prepared scenes"))
     command = commands.add_parser("engine", help="maps, forward pass and training step", epilog=rest, **shape)
     add = command.add_argument
     networks = ["minkunet14a", "minkunet18a", "minkunet34c"]
