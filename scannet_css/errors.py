@@ -5,6 +5,8 @@ import difflib
 import sys
 from collections.abc import Callable, Iterable, Sequence
 
+_LONGEST = 1000  # characters of a message
+
 
 class InputError(ValueError):
     """Something the user gave is wrong. The message is one line: the file, the value, what was expected."""
@@ -44,7 +46,10 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         path = error.filename2 or error.filename
         return printable(f"{path}: {error.strerror}" if path else error.strerror)
-    return printable(" ".join(str(error).split())) or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
+    if len(text) > _LONGEST:  # a value from a damaged file may be as long as the file
+        text = f"{text[: _LONGEST * 3 // 4]} ... {text[-_LONGEST // 4 :]}"
+    return printable(text)
 
 
 def printable(text: str) -> str:

@@ -63,6 +63,8 @@ def read_label_map(path: Path) -> LabelMap:
     for name in _COLUMNS:
         if header.count(name) != 1:
             raise InputError(f"{path}: column {name} is there {header.count(name)} times; expected it once")
+    if len(lines[-1][1]) < len(header) and not text.endswith(("\n", "\r")):
+        raise InputError(f"{path}:{lines[-1][0]}: the last line is cut off; is the file whole?")
     places = [header.index(name) for name in _COLUMNS]
     categories: dict[str, dict[str, int | None]] = {}
     findings = dict.fromkeys(("repeated_rows", "blank_ids"), 0)

@@ -4,19 +4,25 @@ All mutants of a test are scans of one preparation, with good ones among them th
 Counts in the normal run are small; `make test-deep` runs them in full.
 """
 
+import csv
+import importlib.util
 import json
 import random
 import re
 import resource
+from pathlib import Path
 
 import mutants
 import numpy as np
 import plyfile
 import pytest
 
+from scannet_css.errors import run_command
 from scannet_css.scenes import load_manifest, load_scene
 from scannet_css.scenes.classes import NYU40_IDS
+from scannet_css.scenes.synthetic import label_map
 
+TOOL = Path(__file__).parents[2] / "tools" / "prepare_scannet.py"
 MESH, LABELS = "_vh_clean_2.ply", "_vh_clean_2.labels.ply"
 SEGMENTS, OBJECTS = "_vh_clean_2.0.010000.segs.json", ".aggregation.json"
 POINTS = 500
@@ -94,7 +100,7 @@ def fuzz(tmp_path, good, command_line):
 def check_reason(reason, name, files, good):
     """One short line that says why, and names a file that is damaged or one that disagrees with the mesh."""
     damaged = [suffix for suffix, content in files.items() if content != good[suffix]]
-    assert len(reason) < 500 and reason.isprintable(), reason
+    assert len(reason) < 1100 and reason.isprintable(), reason
     named = [suffix for suffix in files if f"{name}{suffix}: " in reason]
     assert len(named) == 1 and (named[0] in damaged or (MESH in damaged and "the mesh" in reason)), reason
 
@@ -186,3 +192,58 @@ def test_json(fuzz, good, count):
         assert scene.instances.tolist() == instances_of(segments, groups)
     print(f"{count} JSON mutants: {len(refused)} refused, {len(accepted) - GOOD} accepted")
     assert count // 2 < len(refused) < count
+
+
+@pytest.fixture
+def run_tool(capfd):
+    """Runs the command in this process; gives exit code and standard error."""
+    spec = importlib.util.spec_from_file_location("prepare_scannet", TOOL)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+
+    def run(*arguments):
+        code = run_command(tool.main, [str(argument) for argument in arguments])
+        return code, capfd.readouterr().err
+
+    return run
+
+
+def table_of(content):
+    """{raw category: nyu40id} of a label map, empty cells left out, by the csv module."""
+    lines = re.split("[\r\n]+", content.decode("utf-8-sig"))
+    rows = csv.DictReader((line for line in lines if line.strip()), delimiter="\t", quoting=csv.QUOTE_NONE)
+    return {row["raw_category"]: int(row["nyu40id"]) for row in rows if row["nyu40id"].strip()}
+
+
+@counts(10, 100)
+def test_tsv(tmp_path, good, run_tool, count):
+    """The label map is one for all scans: a bad one is refused before anything is written."""
+    dice, original = random.Random(2), label_map().encode()
+    objects = json.loads(good[OBJECTS])
+    for group, category in zip(objects["segGroups"], list(table_of(original))[::5], strict=False):
+        group["label"] = category
+    category_of = {group["objectId"]: group["label"] for group in objects["segGroups"]}
+    segments = json.loads(good[SEGMENTS])["segIndices"]
+    categories = [category_of.get(number) for number in instances_of(segments, objects["segGroups"])]
+    scans, refused = tmp_path / "scans", 0
+    write_set(scans, {"scene0000_00": ("train", {**good, OBJECTS: json.dumps(objects).encode()})})
+    path = scans / "scannetv2-labels.combined.tsv"
+    for number in range(count):
+        operator = mutants.TSV_OPERATORS[number % len(mutants.TSV_OPERATORS)]
+        path.write_bytes(mutants.tsv_mutant(original, operator, dice))
+        out = tmp_path / f"out{number}"
+        code, errors = run_tool("--scans", scans, "--out", out, "--labels", "segments", "--workers", "1")
+        if code == 2:
+            assert (
+                re.fullmatch(rf"error: {re.escape(str(path))}(:\d+)?: \S.*\n", errors) and len(errors) < 1100
+            )
+            assert errors[:-1].isprintable() and not out.exists()
+            refused += 1
+            continue
+        table = table_of(path.read_bytes())
+        if operator in ("truncate", "row cut short", "twice"):  # what is left must be what was there
+            assert table.items() <= table_of(original).items()
+        scene = load_scene(out / "train" / "scene0000_00.safetensors")
+        assert scene.labels.tolist() == as_labels([table.get(category) for category in categories])
+    print(f"{count} tsv mutants: {refused} refused, {count - refused} accepted")
+    assert count // 3 < refused < count
