@@ -21,10 +21,10 @@ from torch import Tensor
 from scannet_css.sparse.maps import KernelMap
 
 # A map of which so much exists runs wide; with oneDNN the more channels, the more is needed.
-WIDE_SHARE, WIDE_SHARE_PER_CHANNEL = 0.40, 1 / 600
+WIDE_SHARE, WIDE_SHARE_PER_CHANNEL = 0.30, 1 / 450
 WIDE_SHARE_PLAIN = 0.8  # without oneDNN
 STEM_CHANNELS = 4  # up to so many input channels, always wide
-WIDE_NUMBERS = 1 << 21  # numbers gathered at a time, by a CPU's cache
+WIDE_NUMBERS = 1 << 20  # numbers gathered at a time, by a CPU's cache
 GPU_NUMBERS = 1 << 28  # by a GPU's memory
 WIDE_ROWS = 256  # at least so many output rows at a time: smaller products are slow
 PAIRED_ROWS = 4096  # output rows at a time on a CPU
@@ -32,7 +32,7 @@ PAIRED_ROWS = 4096  # output rows at a time on a CPU
 WIDE_STEP, PAIRED_STEP = 256, 128
 ONEDNN_SUM_CHANNELS = 64  # from so many channels on, oneDNN is ahead in the kernel's gradient too
 
-_buffers = threading.local()  # of the last chunk's size: fresh memory costs a page fault every 4 KiB
+_buffers = threading.local()  # of the largest chunk's size: fresh memory costs a page fault every 4 KiB
 
 
 def unavailable(device: torch.device, dtype: torch.dtype) -> None:
@@ -49,7 +49,7 @@ def convolve(
 ) -> Tensor:
     """features (N, Cin), kernel (O, Cin, Cout) -> relu(sum + bias + residual) (M, Cout)."""
     finish = partial(_finish, bias=bias, residual=residual, relu=relu)
-    return _run(kernel_map, features, kernel.unbind(0), finish=finish)
+    return _run(kernel_map, features, kernel, finish=finish)
 
 
 def _finish(out: Tensor, rows: slice, bias: Tensor | None, residual: Tensor | None, relu: bool) -> Tensor:
@@ -74,50 +74,50 @@ def gradients(
     The features' gradient is the convolution of `gradient` over the reverse map; what that gathers serves the
     kernel's gradient too.
     """
-    total = sums = None
+    total = None
     if needs_kernel:
         total = torch.zeros(kernel.shape, dtype=_sum_type(features), device=features.device)
-        sums = total.unbind(0)
     if not needs_features:
-        _run(kernel_map, features, own=gradient, sums=[one.t() for one in sums])
+        _run(kernel_map, features, own=gradient, total=total.transpose(1, 2))
         return None, total
-    weights = [weight.t() for weight in kernel.unbind(0)]
-    if kernel_map.is_centred:  # its own reverse, turned round
-        weights, sums = weights[::-1], None if sums is None else sums[::-1]
+    # A centred map is its own reverse, turned round.
+    turned = kernel.transpose(1, 2), kernel_map.is_centred
     own = features if needs_kernel else None
-    return _run(kernel_map.reverse, gradient, weights, own, sums), total
+    return _run(kernel_map.reverse, gradient, *turned, own, total), total
 
 
 def _run(
     kernel_map: KernelMap,
     others: Tensor,
-    weights: Sequence[Tensor] | None = None,
+    kernel: Tensor | None = None,
+    is_turned: bool = False,
     own: Tensor | None = None,
-    sums: Sequence[Tensor] | None = None,
+    total: Tensor | None = None,
     finish=lambda out, rows: out,
 ) -> Tensor | None:
     """What one gathering of the input rows `others` (N, A) under all offsets gives:
 
-    with `weights` (O of (A, B)) the convolution (M, B), each chunk of it finished by `finish(chunk, rows)`;
-    with the output rows `own` (M, B) their products with the inputs, added to `sums` (O of (B, A)) in float32
-    or float64.
+    with `kernel` (O, A, B) the convolution (M, B), each chunk of it finished by `finish(chunk, rows)`; with
+    the output rows `own` (M, B) their products with the inputs, added to `total` (O, B, A) in float32 or
+    float64. is_turned: offset k of the map is O - 1 - k of kernel and total.
     """
     channels = others.shape[1]
-    narrow = min(channels, weights[0].shape[1] if weights is not None else own.shape[1])
+    narrow = min(channels, own.shape[1] if kernel is None else kernel.shape[2])
     wanted = WIDE_SHARE + WIDE_SHARE_PER_CHANNEL * narrow if _has_onednn(others) else WIDE_SHARE_PLAIN
     is_wide = channels <= STEM_CHANNELS or kernel_map.share >= wanted
-    return (_run_wide if is_wide else _run_paired)(kernel_map, others, weights, own, sums, finish)
+    return (_run_wide if is_wide else _run_paired)(kernel_map, others, kernel, is_turned, own, total, finish)
 
 
-def _run_wide(kernel_map: KernelMap, others: Tensor, weights, own, sums, finish) -> Tensor | None:
+def _run_wide(kernel_map: KernelMap, others: Tensor, kernel, is_turned, own, total, finish) -> Tensor | None:
     offsets, channels = kernel_map.offsets, others.shape[1]
     neighbours = _wide_plan(kernel_map)
-    out = total = None
-    if weights is not None:
-        weight = torch.cat(list(weights)).t()
+    out = products = None
+    if kernel is not None:
+        kernel = kernel.flip(0) if is_turned else kernel
+        weight = kernel.permute(2, 0, 1).reshape(kernel.shape[2], -1)
         out = others.new_empty(kernel_map.outputs, len(weight))
     if own is not None:
-        total = own.new_zeros(own.shape[1], offsets * channels, dtype=_sum_type(own))
+        products = own.new_zeros(own.shape[1], offsets * channels, dtype=total.dtype)
     padded = torch.cat([others, others.new_zeros(1, channels)])
     numbers = GPU_NUMBERS if others.is_cuda else WIDE_NUMBERS * torch.get_num_threads()
     rows_that_fit = max(1, numbers // (offsets * channels))
@@ -128,13 +128,13 @@ def _run_wide(kernel_map: KernelMap, others: Tensor, weights, own, sums, finish)
         gathered = gathered.view(-1, offsets * channels)
         if out is not None:
             out[rows] = finish(_linear(gathered, weight)[: rows.stop - start], rows)
-        if total is not None:
+        if products is not None:
             own_columns = own.new_zeros(own.shape[1], len(gathered))
             own_columns[:, : rows.stop - start] = own[rows].t()
-            total += _linear(own_columns, gathered.t())
-    if total is not None:
-        for sum_of_offset, part in zip(sums, total.split(channels, dim=1), strict=True):
-            sum_of_offset += part
+            products += _linear(own_columns, gathered.t())
+    if products is not None:
+        products = products.view(-1, offsets, channels).transpose(0, 1)
+        total += products.flip(0) if is_turned else products
     return out
 
 
@@ -150,8 +150,12 @@ def _wide_plan(kernel_map: KernelMap) -> Tensor:
     return kernel_map.plans["wide"]
 
 
-def _run_paired(kernel_map: KernelMap, others: Tensor, weights, own, sums, finish) -> Tensor | None:
-    out = None if weights is None else others.new_empty(kernel_map.outputs, weights[0].shape[1])
+def _run_paired(
+    kernel_map: KernelMap, others: Tensor, kernel, is_turned, own, total, finish
+) -> Tensor | None:
+    out = None if kernel is None else others.new_empty(kernel_map.outputs, kernel.shape[2])
+    direction = -1 if is_turned else 1
+    weights, sums = (None if x is None else x.unbind(0)[::direction] for x in (kernel, total))
     for pairs in _paired_plan(kernel_map, others):
         gathered = _gather(others, pairs.sources, "gathered")
         if out is not None:
@@ -267,9 +271,9 @@ def _buffer(name: str, rows: int, columns: int, like: Tensor) -> Tensor:
         return like.new_empty(rows, columns)
     name = f"{name} {like.dtype}"
     memory = getattr(_buffers, name, None)
-    if memory is None or not rows * columns <= memory.numel() <= 4 * rows * columns:
+    if memory is None or memory.numel() < rows * columns:
         with torch.inference_mode(False):  # training may write here after an evaluation
-            memory = torch.empty(rows * columns * 5 // 4, dtype=like.dtype)
+            memory = torch.empty(rows * columns, dtype=like.dtype)
         setattr(_buffers, name, memory)
     return memory[: rows * columns].view(rows, columns)
 
