@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -268,8 +269,11 @@ def _entry(job: _Job, scan: RawScan, scene: Scene) -> SceneEntry:
 
 def _raw_files(source: Source) -> tuple[dict[str, int], float]:
     """The size of each raw file that is there, and when the last of them changed."""
-    states = {path.name: path.stat() for path in source.files if path.exists()}
-    sizes = {name: state.st_size for name, state in states.items()}
+    states = {path: path.stat() for path in source.files if path.exists()}
+    for path, state in states.items():
+        if not (stat.S_ISREG(state.st_mode) or stat.S_ISDIR(state.st_mode)):  # reading would never end
+            raise InputError(f"{path}: a pipe or a device; expected a file")
+    sizes = {path.name: state.st_size for path, state in states.items()}
     return sizes, max((state.st_mtime for state in states.values()), default=0.0)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import os
 import shutil
 from pathlib import Path
 
@@ -182,6 +183,16 @@ def test_a_link_to_nowhere(tmp_path, scans, run_tool):
     (scans / "scene0001_00").symlink_to(scans)
     code, text, errors = run_tool(scans, tmp_path / "out")
     assert code == 1 and f"{GOOD}: {mesh}: no such file\n" in text + errors
+
+
+@pytest.mark.parametrize("suffix", ["_vh_clean_2.ply", "_vh_clean_2.labels.ply", ".aggregation.json"])
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_files_without_an_end(tmp_path, scans, run_tool, suffix, kind):
+    path = scans / GOOD / f"{GOOD}{suffix}"
+    path.unlink(missing_ok=True)
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    code, text, errors = run_tool(scans, tmp_path / "out")
+    assert code == 1 and f"{GOOD}: {path}: a pipe or a device; expected a file\n" in text + errors
 
 
 def test_scenes_whose_scan_went(tmp_path, scans, run_tool):
