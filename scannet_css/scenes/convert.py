@@ -52,3 +52,15 @@ def vertex_normals(points: np.ndarray, faces: np.ndarray) -> np.ndarray:
     length = np.sqrt(sums[0] * sums[0] + sums[1] * sums[1] + sums[2] * sums[2])
     length[length == 0] = 1
     return np.stack([axis / length for axis in sums], axis=1).astype(np.float32)
+
+
+def duplicate_vertices(points: np.ndarray) -> int:
+    """How many of the points (P, 3) float32 stand exactly where another one does, counting each place once
+    less."""
+    bits = (points + np.float32(0)).view(np.uint32)  # the sum turns -0 into 0
+    multipliers = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], np.uint64)
+    hashes = np.bitwise_xor.reduce(bits * multipliers, axis=1)
+    ordered = np.sort(hashes)
+    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+    suspects = bits[np.isin(hashes, repeated)]  # equal points have equal hashes, the converse is checked
+    return len(suspects) - len(np.unique(suspects, axis=0))

@@ -5,6 +5,7 @@ some of them wrong; the objects name a raw category, which the label table turns
 """
 
 import re
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def read_label_map(path: Path) -> LabelMap:
             findings["repeated_rows"] += 1
         else:
             raise InputError(
-                f"{path}:{number}: {category!r} has the ids {ids}, but {categories[category]} in a row before"
+                f"{path}:{number}: {reprlib.repr(category)} has the ids {ids}, but {categories[category]} in a row before"
             )
     return LabelMap(path, categories, findings)
 
@@ -89,7 +90,7 @@ def _id(path: Path, line: int, cell: str, highest: int = 2**31 - 1) -> int | Non
     if cell == "":
         return None
     if not re.fullmatch("[0-9]{1,10}", cell) or not 1 <= int(cell) <= highest:
-        raise InputError(f"{path}:{line}: id {cell!r}; expected a whole number from 1 to {highest}")
+        raise InputError(f"{path}:{line}: id {reprlib.repr(cell)}; expected a whole number from 1 to {highest}")
     return int(cell)
 
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from scannet_css.errors import InputError, one_line
 from scannet_css.files import digest_file
 from scannet_css.scenes.classes import IGNORE
-from scannet_css.scenes.convert import add_normals, prepare_scene
+from scannet_css.scenes.convert import add_normals, duplicate_vertices, prepare_scene
 from scannet_css.scenes.raw import RawScan, Reader, Source
 from scannet_css.scenes.store import (
     MANIFEST,
@@ -250,7 +250,11 @@ def _entry(job: _Job, scan: RawScan, scene: Scene) -> SceneEntry:
     """The manifest's entry, but for the checksum."""
     scored = scene.labels[scene.labels != IGNORE].long()
     counts = torch.bincount(scored, minlength=len(job.reader.classes)).tolist()
-    findings = {"unknown_ids": sum(scan.unknown_ids.values()), **scan.findings}
+    findings = {
+        "unknown_ids": sum(scan.unknown_ids.values()),
+        "duplicate_vertices": duplicate_vertices(scan.points),
+        **scan.findings,
+    }
     return SceneEntry(
         name=job.source.name,
         split=job.source.split,

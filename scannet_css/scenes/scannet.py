@@ -9,11 +9,12 @@ from scannet_css.errors import InputError
 from scannet_css.scenes.classes import CLASS_LISTS, SCANNET20
 from scannet_css.scenes.labels import LABEL_MAP, labels_by_id, labels_by_object, read_label_map
 from scannet_css.scenes.raw import Found, RawScan, Source
-from scannet_css.scenes.scan_files import Scan, read_scan, scan_files
+from scannet_css.scenes.scan_files import LABELS, SUFFIXES, Scan, read_scan, scan_files
 
 SPLITS = ("train", "val", "test")
 _SCAN_NAME = re.compile(r"scene[0-9]{4}_[0-9]{2}")
 _OFFICIAL_LISTS = Path(__file__).parent / "data"
+_MOST_UNKNOWN = 3  # different ids outside NYU40 in one scan
 
 
 def matches(path: Path) -> bool:
@@ -76,7 +77,7 @@ class ScanNetReader:
     def read(self, source: Source) -> RawScan:
         """One scan with its labels as positions in the classes."""
         scan = read_scan(source.files[0].parent)
-        labels, unknown_ids = self._labels(scan)
+        labels, unknown_ids = self._labels(scan, source.files[SUFFIXES.index(LABELS)])
         return RawScan(
             name=scan.name,
             points=scan.points,
@@ -89,11 +90,16 @@ class ScanNetReader:
             unknown_ids=unknown_ids,
         )
 
-    def _labels(self, scan: Scan) -> tuple[np.ndarray | None, dict[int, int]]:
+    def _labels(self, scan: Scan, labels_file: Path) -> tuple[np.ndarray | None, dict[int, int]]:
         """Labels (P,) by the chosen route, None without its files, and unknown ids; adds to the findings."""
         by_id, by_object, unknown_ids = None, None, {}
         if scan.nyu40 is not None:
             by_id, unknown_ids = labels_by_id(scan.nyu40)
+            if len(unknown_ids) > _MOST_UNKNOWN:
+                raise InputError(
+                    f"{labels_file}: {len(unknown_ids)} different ids that NYU40 does not have, such as "
+                    f"{min(unknown_ids)}; released files have one at most, so it is damaged"
+                )
         if scan.owners is not None and self.label_map:
             categories = [category for _, category in scan.objects]
             by_object, unmapped = labels_by_object(

@@ -14,9 +14,18 @@ def write_scan():
 
 
 def _write_scan(
-    folder, points, faces=(), colours=None, nyu40=None, segments=None, objects=None, byte_order="<"
+    folder,
+    points,
+    faces=(),
+    colours=None,
+    nyu40=None,
+    segments=None,
+    objects=None,
+    byte_order="<",
+    categories=None,
 ) -> Path:
-    """Writes one scan folder; `objects` is {objectId: segments}, what is None is left out."""
+    """Writes one scan folder; `objects` is {objectId: segments} and `categories` {objectId: raw category},
+    "chair" where missing; what is None is left out."""
     folder = Path(folder)
     folder.mkdir(parents=True)
     points = np.asarray(points, np.float32)
@@ -43,7 +52,12 @@ def _write_scan(
         (folder / f"{folder.name}_vh_clean_2.0.010000.segs.json").write_text(json.dumps(content))
     if objects is not None:
         groups = [
-            {"id": i, "objectId": i, "segments": list(owned), "label": "chair"}
+            {
+                "id": i,
+                "objectId": i,
+                "segments": list(owned),
+                "label": (categories or {}).get(i, "chair"),
+            }
             for i, owned in objects.items()
         ]
         content = {"sceneId": f"scannet.{folder.name}", "segGroups": groups}
