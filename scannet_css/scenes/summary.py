@@ -72,6 +72,9 @@ def describe(report: Report) -> dict[str, Any]:
         "label_conflicts": _label_conflicts(manifest),
         "findings": _findings(manifest, report.findings),
         "unknown_ids": _unknown_ids(manifest),
+        "scenes": {
+            e.name: {"split": e.split, "vertices": e.vertices, "voxels": e.voxels} for e in _sorted(manifest)
+        },
         "expected": compare_with_scannet(manifest),
     }
 

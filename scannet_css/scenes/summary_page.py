@@ -8,6 +8,7 @@ from typing import Any
 WIDTH, HEIGHT = 460, 250
 LEFT, RIGHT, TOP, BOTTOM = 48, 12, 50, 34  # margins of a histogram's bars
 MOST_IN_HEAT_MAP = 40  # classes
+MOST_SCENES = 5000  # in the table of all; beyond, manifest.json has them
 MOST_NAMES = 12  # of scans in one cell or sentence; report.json has them all
 _STYLE = Path(__file__).parent / "data" / "preparation_report.css"
 
@@ -25,6 +26,7 @@ def render_page(content: Mapping[str, Any]) -> str:
             _label_conflicts(content),
         ]
     parts.append(_seconds(content["seconds"]))
+    parts.append(_scenes(content))
     policy = "default-src 'none'; style-src 'unsafe-inline'"
     title = escape(f"Preparation of {content.get('dataset', 'nothing')}")
     return (
@@ -39,9 +41,11 @@ def render_page(content: Mapping[str, Any]) -> str:
 def _head(content: Mapping[str, Any]) -> str:
     if "dataset" not in content:
         return "<p>No scene could be prepared.</p>"
-    settings = "".join(f", {name}: {value}" for name, value in sorted(content["settings"].items()))
+    digests = {name: value[:12] if len(value) == 64 else value for name, value in content["settings"].items()}
+    settings = "".join(f", {name.replace('_', ' ')} {value}" for name, value in sorted(digests.items()))
     return (
-        f"<p>voxels of {content['voxel_size']:g} m{escape(settings)}. Content {content['hash'][:12]}.</p>\n"
+        f"<p>Voxels of {content['voxel_size']:g} m{escape(settings)}. Hash of the content "
+        f"{escape(content['hash'][:12])}.</p>\n"
     )
 
 
@@ -265,8 +269,7 @@ def _findings(content: Mapping[str, Any]) -> str:
         return _section("Found in the scans", "Nothing odd.")
     rows = []
     for name, found in findings.items():
-        of_vertices = found["meaning"].startswith("vertices")
-        share = _share(found["count"], found["vertices_of_scans"]) if of_vertices else ""
+        share = _share(found["count"], found["vertices_of_scans"]) if _counts_vertices(found) else ""
         worst = sorted(found["scans"].items(), key=lambda item: (-item[1], item[0]))
         listed = [f"{scan} ({count:,})" for scan, count in worst]
         rows.append(
@@ -302,6 +305,29 @@ def _seconds(seconds: Mapping[str, Any]) -> str:
     head = ["stage", "mean ms", "median ms", "longest ms", "total s", "share"]
     note = "Per scan that was made now; the totals are of all workers together."
     return _section("Time", note) + _table(head, rows)
+
+
+def _scenes(content: Mapping[str, Any]) -> str:
+    """Every scene with its findings, folded away."""
+    scenes, findings = content.get("scenes", {}), content.get("findings", {})
+    if not 0 < len(scenes) <= MOST_SCENES:
+        return ""
+    rows = []
+    for name, scene in scenes.items():
+        sizes = (scene["split"], f"{scene['vertices']:,}", f"{scene['voxels']:,}")
+        rows.append([_cell(name), *map(_cell, sizes)])
+        for found in findings.values():
+            count = found["scans"].get(name, 0)
+            share = f" ({count / scene['vertices']:.2%})" if count and _counts_vertices(found) else ""
+            rows[-1].append(_cell(f"{count:,}{share}" if count else ""))
+    head = ["scene", "split", "vertices", "voxels", *(name.replace("_", " ") for name in findings)]
+    return (
+        f"{_section('Scenes', '')}<details><summary>all {len(rows):,}</summary>{_table(head, rows)}</details>"
+    )
+
+
+def _counts_vertices(found: Mapping[str, Any]) -> bool:
+    return found["meaning"].startswith("vertices")
 
 
 def _section(title: str, note: str) -> str:
