@@ -46,10 +46,10 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         path = error.filename2 or error.filename
         return printable(f"{path}: {error.strerror}" if path else error.strerror)
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = printable(" ".join(str(error).split())) or type(error).__name__
     if len(text) > _LONGEST:  # a value from a damaged file may be as long as the file
         text = f"{text[: _LONGEST * 3 // 4]} ... {text[-_LONGEST // 4 :]}"
-    return printable(text)
+    return text
 
 
 def printable(text: str) -> str:

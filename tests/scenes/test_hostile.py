@@ -114,6 +114,12 @@ def test_lists_that_are_no_text(tmp_path, scans, run_tool, content):
     assert code == 2 and "scannetv2_train.txt:1: " in errors and not (tmp_path / "out").exists()
 
 
+def test_a_very_long_line(tmp_path, scans, run_tool):
+    (scans / "scannetv2_train.txt").write_text("\u202e" * 1_000_000)
+    code, _, errors = run_tool(scans, tmp_path / "out")
+    assert code == 2 and "scannetv2_train.txt:1: " in errors and len(errors) < 1100
+
+
 def test_as_folders(tmp_path, scans, run_tool):
     """Folders that are not named like scans are no scans."""
     places = [scans / name for name in NAMES if "/" not in name and "\0" not in name and len(name) < 255]

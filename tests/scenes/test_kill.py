@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scannet_css.files import write_atomic
 from scannet_css.scenes.verify import REPORTS, verify
 
 ROOT = Path(__file__).parents[2]
@@ -134,6 +135,26 @@ def test_kills_at_random_moments(tmp_path, whole, count):
         if number % 2:  # killed twice, then left alone
             check_rerun(scans, out, expected)
     print(f"{hits} of {count} kills hit a running command")
+
+
+def test_content_reaches_the_disk_before_its_name(tmp_path, monkeypatch):
+    """No power can be cut here; the order of calls that survives it: file, name, folder."""
+    calls = []
+
+    def record(name):
+        original = getattr(os, name)
+
+        def call(*arguments):
+            calls.append((name, os.stat(arguments[0]).st_ino))
+            return original(*arguments)
+
+        monkeypatch.setattr(os, name, call)
+
+    record("fsync")
+    record("replace")
+    write_atomic(tmp_path / "file", b"content")
+    file, folder = (tmp_path / "file").stat().st_ino, tmp_path.stat().st_ino
+    assert calls == [("fsync", file), ("replace", file), ("fsync", folder)]
 
 
 @pytest.fixture
