@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 WIDTH, HEIGHT = 460, 250
-LEFT, RIGHT, TOP, BOTTOM = 48, 12, 50, 34  # margins of a histogram's bars
+LEFT, RIGHT, TOP, BOTTOM = 48, 24, 50, 34  # margins of a histogram's bars
 MOST_IN_HEAT_MAP = 40  # classes
 MOST_SCENES = 5000  # in the table of all; beyond, manifest.json has them
 MOST_NAMES = 12  # of scans in one cell or sentence; report.json has them all

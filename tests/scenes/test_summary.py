@@ -14,6 +14,7 @@ from scannet_css.scenes import Manifest, SceneEntry, load_manifest, load_scene
 from scannet_css.scenes.classes import CLASSES
 from scannet_css.scenes.prepare import STAGES, Outcome, Report
 from scannet_css.scenes.summary import compare_with_scannet, count_conflicts, describe, write_report
+from scannet_css.scenes.summary_page import render_page
 
 DATA = Path(__file__).parents[2] / "scannet_css" / "scenes" / "data"
 
@@ -243,6 +244,15 @@ def test_the_page_shows_the_numbers(content, manifest, tmp_path):
     ):
         assert text in page.texts
     assert page.tags["svg"] == 2 and "script" not in page.tags
+
+
+def test_the_page_marks_what_differs(content, whole_scannet):
+    sound = compare_with_scannet(whole_scannet)
+    assert "all as expected" in Page(render_page({**content, "expected": sound})).texts
+    other = changed(whole_scannet, "scene0000_00", vertices=81368, class_counts=(10**9, *[0] * 19))
+    page = Page(render_page({**content, "expected": compare_with_scannet(other)}))
+    assert "all as expected" not in page.texts and "0.275%" in page.texts
+    assert "vertices, train: scene0000_00 81,368 instead of 81,369" in page.texts
 
 
 HOSTILE = "<script>alert(1)</script>\"'&\u202e\x1b[31m\udcff"
