@@ -29,8 +29,8 @@ _SCAN_FILE = re.compile(r"[0-9]{6}\.bin")
 
 
 def matches(path: Path) -> bool:
-    """Whether `path` holds sequences/, or dataset/sequences/ as the archives unpack."""
-    return any(folder.is_dir() for folder in _places(path))
+    """Whether `path` holds sequences/, or dataset/sequences/."""
+    return _sequences(path).is_dir()
 
 
 class SemanticKITTIReader:
@@ -46,13 +46,8 @@ class SemanticKITTIReader:
 
     def find(self) -> Found:
         """The scans of the 22 sequences that are there. Raises InputError if there are none."""
-        sequences = {
-            path.name: path
-            for place in _places(self.root)
-            if place.is_dir()
-            for path in sorted(place.iterdir())
-            if (path / "velodyne").is_dir()
-        }
+        folder = _sequences(self.root)
+        sequences = {path.name: path for path in folder.glob("*") if (path / "velodyne").is_dir()}
         sources = []
         for name in sorted(sequences.keys() & SPLIT_OF.keys()):
             sources += _scans(sequences[name], SPLIT_OF[name])
@@ -102,8 +97,10 @@ class SemanticKITTIReader:
         )
 
 
-def _places(root: Path) -> tuple[Path, Path]:
-    return root / "sequences", root / "dataset" / "sequences"
+def _sequences(root: Path) -> Path:
+    """The folder of the sequences; KITTI's archives unpack it below dataset/."""
+    folder = root / "sequences"
+    return folder if folder.is_dir() else root / "dataset" / "sequences"
 
 
 def _scans(sequence: Path, split: str) -> list[Source]:
