@@ -106,3 +106,15 @@ def test_a_manifest_that_was_edited(prepared):
 def test_no_folder(tmp_path):
     with pytest.raises(InputError, match="nowhere: no such folder; expected a prepared data set"):
         verify(tmp_path / "nowhere")
+
+
+def test_the_command(prepared, command_line):
+    folder, paths = prepared
+    done = command_line("tools/prepare_scannet.py", "--verify", folder)
+    assert done.returncode == 0 and done.stdout == f"{folder}: all scenes are whole\n" and done.stderr == ""
+    paths[0].unlink()
+    (folder / "notes.txt").write_text("mine")
+    done = command_line("tools/prepare_scannet.py", "--verify", folder)
+    assert done.returncode == 1 and done.stdout.splitlines() == [*verify(folder), f"{folder}: 2 problems"]
+    done = command_line("tools/prepare_scannet.py", "--verify", folder / "nowhere")
+    assert done.returncode == 2 and done.stderr.startswith(f"error: {folder}/nowhere: no such folder")
