@@ -14,7 +14,9 @@ from scannet_css.scenes.store import (
     SPLITS,
     Manifest,
     SceneEntry,
+    content_digest,
     load_manifest,
+    load_scene,
     read_header,
     settings_digest,
 )
@@ -51,10 +53,13 @@ def _check_scene(path: Path, entry: SceneEntry, settings: str) -> str | None:
         if found != entry.sha256:
             return f"{path}: damaged, its sha256 is {found[:12]}, the manifest says {entry.sha256[:12]}"
         header = read_header(path)
+        content = content_digest(load_scene(path))
     except FileNotFoundError:
         return f"{path}: missing"
     except (InputError, OSError) as error:
         return one_line(error)
+    if content != entry.content:
+        return f"{path}: its tensors are not those of the manifest; was {MANIFEST} edited?"
     if header.entry != replace(entry, sha256="") or header.settings != settings:
         return f"{path}: its header disagrees with the manifest; was {MANIFEST} edited?"
     return None

@@ -1,11 +1,30 @@
 """Scans written by plyfile, an implementation that knows nothing of ours, in the layout ScanNet ships."""
 
+import importlib.util
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from plyfile import PlyData, PlyElement
+
+from scannet_css.errors import run_command
+
+TOOL = Path(__file__).parents[2] / "tools" / "prepare_scannet.py"
+
+
+@pytest.fixture
+def prepare_scannet(capfd):
+    """Runs tools/prepare_scannet.py in this process; gives exit code, standard output and standard error."""
+    spec = importlib.util.spec_from_file_location("prepare_scannet", TOOL)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+
+    def run(*arguments):
+        code = run_command(tool.main, [str(argument) for argument in arguments])
+        return (code, *capfd.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="session")

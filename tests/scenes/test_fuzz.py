@@ -5,24 +5,20 @@ Counts in the normal run are small; `make test-deep` runs them in full.
 """
 
 import csv
-import importlib.util
 import json
 import random
 import re
 import resource
-from pathlib import Path
 
 import mutants
 import numpy as np
 import plyfile
 import pytest
 
-from scannet_css.errors import run_command
 from scannet_css.scenes import load_manifest, load_scene
 from scannet_css.scenes.classes import NYU40_IDS
 from scannet_css.scenes.synthetic import label_map
 
-TOOL = Path(__file__).parents[2] / "tools" / "prepare_scannet.py"
 MESH, LABELS = "_vh_clean_2.ply", "_vh_clean_2.labels.ply"
 SEGMENTS, OBJECTS = "_vh_clean_2.0.010000.segs.json", ".aggregation.json"
 POINTS = 500
@@ -194,20 +190,6 @@ def test_json(fuzz, good, count):
     assert count // 2 < len(refused) < count
 
 
-@pytest.fixture
-def run_tool(capfd):
-    """Runs the command in this process; gives exit code and standard error."""
-    spec = importlib.util.spec_from_file_location("prepare_scannet", TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-
-    def run(*arguments):
-        code = run_command(tool.main, [str(argument) for argument in arguments])
-        return code, capfd.readouterr().err
-
-    return run
-
-
 def table_of(content):
     """{raw category: nyu40id} of a label map, empty cells left out, by the csv module."""
     lines = re.split("[\r\n]+", content.decode("utf-8-sig"))
@@ -216,7 +198,7 @@ def table_of(content):
 
 
 @counts(10, 100)
-def test_tsv(tmp_path, good, run_tool, count):
+def test_tsv(tmp_path, good, prepare_scannet, count):
     """The label map is one for all scans: a bad one is refused before anything is written."""
     dice, original = random.Random(2), label_map().encode()
     objects = json.loads(good[OBJECTS])
@@ -232,7 +214,8 @@ def test_tsv(tmp_path, good, run_tool, count):
         operator = mutants.TSV_OPERATORS[number % len(mutants.TSV_OPERATORS)]
         path.write_bytes(mutants.tsv_mutant(original, operator, dice))
         out = tmp_path / f"out{number}"
-        code, errors = run_tool("--scans", scans, "--out", out, "--labels", "segments", "--workers", "1")
+        options = ("--labels", "segments", "--workers", 1)
+        code, _, errors = prepare_scannet("--scans", scans, "--out", out, *options)
         if code == 2:
             assert (
                 re.fullmatch(rf"error: {re.escape(str(path))}(:\d+)?: \S.*\n", errors) and len(errors) < 1100

@@ -1,18 +1,15 @@
 """Names chosen to hurt: nothing is written outside the output folder, nothing steers the terminal."""
 
 import dataclasses
-import importlib.util
 import os
 import shutil
-from pathlib import Path
 
 import pytest
 
-from scannet_css.errors import InputError, run_command
+from scannet_css.errors import InputError
 from scannet_css.scenes.prepare import prepare
 from scannet_css.scenes.readers import reader_for
 
-TOOL = Path(__file__).parents[2] / "tools" / "prepare_scannet.py"
 GOOD = "scene0000_00"
 NAMES = [
     "..",
@@ -72,15 +69,11 @@ def scans(tmp_path, write_scan):
 
 
 @pytest.fixture
-def run_tool(capfd):
+def run_tool(prepare_scannet):
     """Runs the command; gives exit code and output, which must hold no control characters."""
-    spec = importlib.util.spec_from_file_location("prepare_scannet", TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
 
     def run(scans, out):
-        code = run_command(tool.main, ["--scans", str(scans), "--out", str(out), "--workers", "1"])
-        text, errors = capfd.readouterr()
+        code, text, errors = prepare_scannet("--scans", scans, "--out", out, "--workers", 1)
         # split at line feeds only: splitlines would hide other line ends
         assert all(line.isprintable() for line in (text + errors).split("\n")), text + errors
         assert "Traceback" not in errors

@@ -8,7 +8,7 @@ import pytest
 
 from scannet_css.errors import InputError
 from scannet_css.files import write_json
-from scannet_css.scenes.store import load_manifest
+from scannet_css.scenes.store import load_manifest, load_scene, read_header, save_scene
 from scannet_css.scenes.verify import verify
 
 
@@ -88,8 +88,12 @@ def test_a_manifest_that_was_edited(prepared):
         f"{paths[0]}: its header disagrees with the manifest; was manifest.json edited?"
     ]
     (folder / "manifest.json").write_text(original)
+    assert edited(folder, lambda c: c["scenes"][name].update(sha256="0" * 64))[0].endswith(
+        "the manifest says 000000000000"
+    )
+    (folder / "manifest.json").write_text(original)
     for change, reason in (
-        (lambda c: c["scenes"][name].update(sha256="0" * 64), "its scenes do not match its hash"),
+        (lambda c: c["scenes"][name].update(content="0" * 64), "its scenes do not match its hash"),
         (lambda c: c["scenes"].pop(name), "its scenes do not match its hash"),
         (lambda c: c.update(voxel_size=0.1), "its scenes do not match its hash"),
         (lambda c: c.update(format=0), "format 0; expected the manifest"),
@@ -103,18 +107,27 @@ def test_a_manifest_that_was_edited(prepared):
     assert "no prepared data set here" in line
 
 
+def test_a_scene_that_was_exchanged_together_with_its_checksum(prepared):
+    folder, paths = prepared
+    scene, header = load_scene(paths[0]), read_header(paths[0])
+    scene.points[0] += 1
+    checksum = save_scene(paths[0], scene, header)
+    assert edited(folder, lambda c: c["scenes"][paths[0].stem].update(sha256=checksum)) == [
+        f"{paths[0]}: its tensors are not those of the manifest; was manifest.json edited?"
+    ]
+
+
 def test_no_folder(tmp_path):
     with pytest.raises(InputError, match="nowhere: no such folder; expected a prepared data set"):
         verify(tmp_path / "nowhere")
 
 
-def test_the_command(prepared, command_line):
+def test_the_command(prepared, prepare_scannet):
     folder, paths = prepared
-    done = command_line("tools/prepare_scannet.py", "--verify", folder)
-    assert done.returncode == 0 and done.stdout == f"{folder}: all scenes are whole\n" and done.stderr == ""
+    assert prepare_scannet("--verify", folder) == (0, f"{folder}: all scenes are whole\n", "")
     paths[0].unlink()
     (folder / "notes.txt").write_text("mine")
-    done = command_line("tools/prepare_scannet.py", "--verify", folder)
-    assert done.returncode == 1 and done.stdout.splitlines() == [*verify(folder), f"{folder}: 2 problems"]
-    done = command_line("tools/prepare_scannet.py", "--verify", folder / "nowhere")
-    assert done.returncode == 2 and done.stderr.startswith(f"error: {folder}/nowhere: no such folder")
+    code, text, errors = prepare_scannet("--verify", folder)
+    assert (code, text.splitlines(), errors) == (1, [*verify(folder), f"{folder}: 2 problems"], "")
+    code, text, errors = prepare_scannet("--verify", folder / "nowhere")
+    assert (code, text) == (2, "") and errors.startswith(f"error: {folder}/nowhere: no such folder")
