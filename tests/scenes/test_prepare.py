@@ -4,6 +4,8 @@ import hashlib
 import importlib.util
 import os
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,6 @@ from scannet_css.scenes.classes import CLASSES
 from scannet_css.scenes.convert import prepare_scene, vertex_normals
 from scannet_css.scenes.prepare import prepare
 from scannet_css.scenes.readers import reader_for
-from scannet_css.scenes.scannet import ScanNetReader
 from scannet_css.scenes.verify import REPORTS
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +39,12 @@ NYU40 = [2, 50, 39, 0, 1, 149, 13, 36]
 LABELS = [1, 255, 19, 255, 0, 255, 255, 18]
 
 
+CATEGORIES = {"floor": (3, 2), "wall": (1, 1), "chair": (2, 5), "book": (22, 23)}
+LABEL_MAP = "id\traw_category\tnyu40id\n" + "".join(
+    f"{number}\t{category}\t{nyu40}\n" for category, (number, nyu40) in CATEGORIES.items()
+)
+
+
 def room(seed, points=400):
     """A random mesh in a box with every NYU40 id."""
     dice = np.random.default_rng(seed)
@@ -48,6 +55,7 @@ def room(seed, points=400):
         "nyu40": dice.integers(0, 41, points),
         "segments": dice.integers(0, 20, points),
         "objects": {i: [i] for i in range(10)},
+        "categories": {i: list(CATEGORIES)[i % 4] for i in range(10)},
     }
 
 
@@ -155,15 +163,24 @@ def test_normals_are_those_of_a_loop():
     assert (vertex_normals(points, np.empty((0, 3), np.int32)) == 0).all()
 
 
-def test_another_order_of_the_vertices_changes_per_vertex_arrays_only(tmp_path, write_scan):
+@pytest.mark.parametrize(("labels", "classes"), [("ply", "scannet20"), ("segments", "scannet200")])
+def test_another_order_of_the_vertices_changes_per_vertex_arrays_only(tmp_path, write_scan, labels, classes):
     raw = room(3)
     order = np.random.default_rng(0).permutation(400)
     shuffled = {name: raw[name][order] for name in ("points", "colours", "nyu40", "segments")}
     shuffled["faces"] = np.argsort(order)[raw["faces"]]
     write_scan(tmp_path / "a" / "scene0000_00", **raw)
     write_scan(tmp_path / "b" / "scene0000_00", **{**raw, **shuffled})
-    readers = [ScanNetReader(tmp_path / folder) for folder in ("a", "b")]
-    scene, other = (prepare_scene(reader.read(reader.find().sources[0]), 0.3) for reader in readers)
+    scenes, entries = [], []
+    for scans in (tmp_path / "a", tmp_path / "b"):
+        (scans / "scannetv2-labels.combined.tsv").write_text(LABEL_MAP)
+        reader = reader_for(scans, labels, classes)
+        scenes.append(prepare_scene(reader.read(reader.find().sources[0]), 0.3))
+        manifest = prepare(reader, scans / "out", voxel_size=0.3).manifest
+        entries.append(replace(manifest.scenes["scene0000_00"], sha256="", content=""))
+    scene, other = scenes
+    assert entries[0] == entries[1] and entries[0].findings["label_routes_differ"] > 200
+    assert len(set(scene.labels.tolist())) > 3
     assert len(scene.voxel_coordinates) < 250
     assert torch.equal(scene.voxel_coordinates, other.voxel_coordinates)
     assert torch.equal(scene.voxel_labels, other.voxel_labels)
@@ -217,6 +234,33 @@ def test_workers_and_place_do_not_matter(tmp_path, write_scan):
     second = prepare(reader_for(scans), tmp_path / "elsewhere" / "three", workers=3).manifest
     assert content(tmp_path / "one") == content(tmp_path / "elsewhere" / "three")
     assert len(content(tmp_path / "one")) == 8 and first.hash == second.hash
+
+
+def test_the_order_of_files_and_lists_does_not_matter(tmp_path, write_scan):
+    """The same scans written last first, listed last first, in ScanNet's own folders."""
+    scans = make_scans(tmp_path / "scans", write_scan, 5, 2)
+    prepare(reader_for(scans), tmp_path / "one", workers=2)
+    other = tmp_path / "root" / "scans"
+    other.mkdir(parents=True)
+    for folder in sorted(scans.glob("scene*"), reverse=True):
+        shutil.copytree(folder, other / folder.name, copy_function=shutil.copy)
+    for path in scans.glob("*.txt"):
+        lines = path.read_text().splitlines()
+        (other / path.name).write_bytes("\r\n".join(["", *lines[::-1]]).encode())
+    prepare(reader_for(other.parent), tmp_path / "two", workers=1)
+    assert content(tmp_path / "one") == content(tmp_path / "two")
+
+
+def test_the_hash_is_that_of_the_tensors(tmp_path, write_scan):
+    """Spaces in a JSON file change the file's size, which the scene file remembers, but not the data set."""
+    scans = make_scans(tmp_path / "scans", write_scan, 1, 1)
+    first = prepare(reader_for(scans), tmp_path / "one").manifest
+    segments = scans / "scene0000_00" / "scene0000_00_vh_clean_2.0.010000.segs.json"
+    segments.write_text(segments.read_text() + "  ")
+    second = prepare(reader_for(scans), tmp_path / "two").manifest
+    assert first.hash == second.hash
+    assert first.scenes["scene0000_00"].sha256 != second.scenes["scene0000_00"].sha256
+    assert first.scenes["scene0001_00"] == second.scenes["scene0001_00"]
 
 
 def test_a_second_run_does_nothing(tmp_path, write_scan, capfd):
