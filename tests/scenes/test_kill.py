@@ -8,6 +8,7 @@ import hashlib
 import os
 import random
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -133,6 +134,7 @@ def test_kills_at_random_moments(tmp_path, whole, count):
         hits += kill(process, ("group", "parent", "worker")[number % 3], dice)
         finished(out, expected)
         if number % 2:  # killed twice, then left alone
+            (out / ".manifest.json.x1y2.tmp").write_bytes(b"half")
             check_rerun(scans, out, expected)
     print(f"{hits} of {count} kills hit a running command")
 
@@ -195,3 +197,29 @@ def test_full_disks(disk, whole, count):
         check_rerun(scans, out, expected)
         for path in sorted(out.rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()
+
+
+@pytest.mark.parametrize("share", [0.1, 0.9])
+def test_limits_on_the_size_of_files(tmp_path, prepare_scannet, write_scan, share):
+    """Stands in for a full disk where none can be mounted: scenes fit, or not even the first."""
+    points = np.random.default_rng(0).random((400, 3))
+    scans = tmp_path / "scans"
+    write_scan(scans / "scene0000_00", points, nyu40=np.ones(400))
+    write_scan(scans / "scene0001_00", points[:200], nyu40=np.ones(200))
+    (scans / "scannetv2_train.txt").write_text("scene0000_00\nscene0001_00\n")
+    assert prepare_scannet("--scans", scans, "--out", tmp_path / "whole", "--workers", 1)[0] == 0
+    expected = digests(tmp_path / "whole")
+    largest = max((tmp_path / "whole" / path).stat().st_size for path in expected)
+    out, limits = tmp_path / "out", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(largest * share), limits[1]))
+    try:
+        code, _, errors = prepare_scannet("--scans", scans, "--out", out, "--workers", 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert code == 2 and not list(out.rglob("*.tmp"))
+    assert re.search(
+        rf"error: {re.escape(str(out))}/train/scene000\d_00.safetensors: File too large\n", errors
+    )
+    finished(out, expected)
+    assert prepare_scannet("--scans", scans, "--out", out, "--workers", 1)[0] == 0
+    assert digests(out) == expected
