@@ -13,18 +13,14 @@ from scannet_css.scenes.scannet import ScanNetReader
 from scannet_css.scenes.semantickitti import SemanticKITTIReader
 from scannet_css.scenes.single import SingleReader
 
-_READERS = (
-    (single, SingleReader),
-    (pointcept, PointceptReader),
-    (s3dis, S3DISReader),
-    (semantickitti, SemanticKITTIReader),
-)
+# Those without options, in the order in which they are asked
+_OTHERS = ((single, SingleReader), (s3dis, S3DISReader), (semantickitti, SemanticKITTIReader))
 
 
 def reader_for(path: str | Path, labels: str | None = None, classes: str = "scannet20") -> Reader:
     """The reader of the raw scans at `path`, chosen by what lies there.
 
-    labels (see ROUTES, None for the usual one) and classes (see CLASS_LISTS) are for ScanNet's raw scans.
+    labels (see ROUTES, None for the usual one) and classes (see CLASS_LISTS) are options for ScanNet.
     Raises InputError if there is nothing, nothing that any reader knows, or nothing the options fit.
     """
     path = Path(path)
@@ -36,16 +32,19 @@ def reader_for(path: str | Path, labels: str | None = None, classes: str = "scan
             )
     if not path.exists():
         raise InputError(f"{path}: no such folder; expected a folder with scans")
-    for module, reader in _READERS:
+    if scannet.matches(path):
+        return ScanNetReader(path, labels, classes)
+    if pointcept.matches(path):
+        if labels == "ply":
+            raise InputError(f"{path}: labels ply, but Pointcept's come by way of the segments")
+        return PointceptReader(path, classes)
+    for module, reader in _OTHERS:
         if module.matches(path):
             if labels is not None or classes != "scannet20":
                 raise InputError(
-                    f"{path}: labels and classes can be chosen for raw scans of ScanNet only, this is "
-                    f"{reader.dataset}"
+                    f"{path}: labels and classes are options for ScanNet, this is {reader.dataset}"
                 )
             return reader(path)
-    if path.is_dir() and scannet.matches(path):
-        return ScanNetReader(path, labels, classes)
     raise InputError(
         f"{path}: no scans here; expected folders named like scene0000_00, Area_1 or sequences/00, or a "
         ".ply or .pcd file"

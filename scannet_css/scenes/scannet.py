@@ -19,7 +19,7 @@ _MOST_UNKNOWN = 3  # different ids outside NYU40 in one scan
 
 def matches(path: Path) -> bool:
     """Whether folders named like scans lie in `path` or in its scans/ or scans_test/."""
-    return any(
+    return path.is_dir() and any(
         _SCAN_NAME.fullmatch(folder.name) and folder.is_dir()
         for place in _places(path)
         for folder in place.iterdir()
