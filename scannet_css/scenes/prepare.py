@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import reprlib
 import signal
 import stat
 import threading
@@ -163,6 +164,7 @@ def _check_output(wanted: Manifest) -> dict[str, str]:
             *options,
         ):
             if before != now:
+                before, now = reprlib.repr(before), reprlib.repr(now)  # 200 classes, long digests
                 raise InputError(
                     f"{out}: prepared with {what} {before}, now asked for {now}; choose another --out"
                 )

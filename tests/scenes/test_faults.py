@@ -161,7 +161,7 @@ def test_another_table_is_another_data_set(scan):
     table.write_text(table.read_text().replace("\t5\n", "\t6\n"))
     with pytest.raises(InputError, match="prepared with label_map .*; choose another --out"):
         prepare(reader_for(scans, "segments"), out)
-    with pytest.raises(InputError, match="prepared with labels segments, now asked for ply"):
+    with pytest.raises(InputError, match="prepared with labels 'segments', now asked for 'ply'"):
         prepare(reader_for(scans, "ply"), out)
 
 
@@ -231,3 +231,11 @@ def test_scannet200(scan):
     assert [SCANNET200.names[label] for label in scene.labels.tolist()[:6:2]] == ["floor", "book", "object"]
     with pytest.raises(InputError, match="labels.ply has NYU40 ids only"):
         reader_for(scan(), labels="ply", classes="scannet200")
+
+
+def test_other_classes_are_another_data_set(scan):
+    scans = scan()
+    prepare(reader_for(scans, "segments"), scans.parent / "out")
+    with pytest.raises(InputError, match="prepared with classes .*'wall', 'floor'.*now asked for") as caught:
+        prepare(reader_for(scans, "segments", "scannet200"), scans.parent / "out")
+    assert len(str(caught.value)) < 400

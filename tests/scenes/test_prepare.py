@@ -323,7 +323,7 @@ def test_other_settings_are_refused(tmp_path, write_scan):
     ):
         prepare(reader_for(scans), out, voxel_size=0.05)
     (scans / "synthetic.json").write_text("{}")
-    with pytest.raises(InputError, match="prepared with data set scannet, now asked for synthetic"):
+    with pytest.raises(InputError, match="prepared with data set 'scannet', now asked for 'synthetic'"):
         prepare(reader_for(scans), out)
     assert content(out) == before
     # the scenes know it too, without a manifest
