@@ -5,6 +5,7 @@ Counts in the normal run are small; `make test-deep` runs them in full.
 """
 
 import csv
+import io
 import json
 import random
 import re
@@ -116,11 +117,22 @@ def columns(vertices, names):
 
 
 def by_plyfile(path):
-    """The vertices of a file, or None where plyfile refuses it, in whatever way."""
+    """The vertices of a file, or None where plyfile refuses it, in whatever way.
+
+    Checks that they and the faces are all that is in the file: plyfile itself overlooks what follows.
+    """
     try:
-        return plyfile.PlyData.read(path)["vertex"].data
+        content = plyfile.PlyData.read(path)
+        vertices = content["vertex"].data
     except Exception:
         return None
+    again = io.BytesIO()
+    content.write(again)
+    bodies = [
+        re.split(rb"\nend_header\r?\n", data, maxsplit=1)[1] for data in (path.read_bytes(), again.getvalue())
+    ]
+    assert bodies[0] == bodies[1], path
+    return vertices
 
 
 def as_labels(ids):
