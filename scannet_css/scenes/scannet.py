@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from scannet_css.errors import InputError
-from scannet_css.scenes.classes import CLASS_LISTS, SCANNET20
+from scannet_css.scenes.classes import CLASS_LISTS, SCANNET20, ClassList
 from scannet_css.scenes.labels import LABEL_MAP, labels_by_id, labels_by_object, read_label_map
 from scannet_css.scenes.raw import Found, RawScan, Source
 from scannet_css.scenes.scan_files import LABELS, SUFFIXES, Scan, read_scan, scan_files
@@ -92,7 +92,7 @@ class ScanNetReader:
 
     def _labels(self, scan: Scan, labels_file: Path) -> tuple[np.ndarray | None, dict[int, int]]:
         """Labels (P,) by the chosen route, None without its files, and unknown ids; adds to the findings."""
-        by_id, by_object, unknown_ids = None, None, {}
+        by_id, unknown_ids = None, {}
         if scan.nyu40 is not None:
             by_id, unknown_ids = labels_by_id(scan.nyu40)
             if len(unknown_ids) > _MOST_UNKNOWN:
@@ -100,22 +100,21 @@ class ScanNetReader:
                     f"{labels_file}: {len(unknown_ids)} different ids that NYU40 does not have, such as "
                     f"{min(unknown_ids)}; released files have one at most, so it is damaged"
                 )
-        if scan.owners is not None and self.label_map:
-            categories = [category for _, category in scan.objects]
-            by_object, unmapped = labels_by_object(
-                scan.owners, categories, self.label_map.labels(self._class_list)
-            )
-        if scan.nyu40 is not None and by_object is not None:
-            in_20, _ = labels_by_object(scan.owners, categories, self.label_map.labels(SCANNET20))
-            scan.findings["label_routes_differ"] = int((by_id != in_20).sum())
+        if by_id is not None and scan.owners is not None and self.label_map:
+            by_object, _ = self._by_object(scan, SCANNET20)
+            scan.findings["label_routes_differ"] = int((by_id != by_object).sum())
         if self.route == "ply" and by_id is not None:
             scan.findings["unannotated_vertices"] = int((scan.nyu40 == 0).sum())
             return by_id, unknown_ids
-        if self.route == "segments" and by_object is not None:
+        if self.route == "segments" and scan.owners is not None:
+            labels, scan.findings["unmapped_categories"] = self._by_object(scan, self._class_list)
             scan.findings["unannotated_vertices"] = int((scan.owners == -1).sum())
-            scan.findings["unmapped_categories"] = unmapped
-            return by_object, {}
+            return labels, {}
         return None, {}
+
+    def _by_object(self, scan: Scan, classes: ClassList) -> tuple[np.ndarray, int]:
+        categories = [category for _, category in scan.objects]
+        return labels_by_object(scan.owners, categories, self.label_map.labels(classes))
 
 
 def _places(scans: Path) -> list[Path]:
