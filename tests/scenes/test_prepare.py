@@ -228,6 +228,26 @@ def test_synthetic_scans_have_their_own_name(tmp_path, write_scan):
     assert prepare(reader_for(scans), tmp_path / "out").manifest.dataset == "synthetic"
 
 
+def test_synthetic_scans_by_both_routes(small_set, tmp_path):
+    """The generator's labels.ply, objects and table agree, and its categories are classes of ScanNet200."""
+    scans = small_set.parent / "scans"
+    by_ply = load_manifest(small_set)
+    in_20 = prepare(reader_for(scans, "segments"), tmp_path / "20", 0.15).manifest
+    in_200 = prepare(reader_for(scans, classes="scannet200"), tmp_path / "200", 0.15).manifest
+    assert {n: e.content for n, e in in_20.scenes.items()} == {n: e.content for n, e in by_ply.scenes.items()}
+    assert by_ply.settings == {"labels": "ply"} and in_20.settings == in_200.settings
+    assert in_20.hash != by_ply.hash
+    found = set()
+    for entry in in_200.scenes.values():
+        assert set(entry.findings) <= {"unannotated_vertices"}
+        found |= {name for name, n in zip(in_200.classes, entry.class_counts, strict=True) if n}
+        # what ScanNet200 names beyond the 20 is labelled now
+        assert (
+            entry.findings.get("unannotated_vertices", 0) <= entry.ignored < by_ply.scenes[entry.name].ignored
+        )
+    assert len(found) > 30 and {"wall", "floor", "chair", "door", "ceiling", "book", "pillow"} <= found
+
+
 def test_workers_and_place_do_not_matter(tmp_path, write_scan):
     scans = make_scans(tmp_path / "scans", write_scan, 5, 2)
     first = prepare(reader_for(scans), tmp_path / "one", workers=1).manifest
@@ -420,6 +440,10 @@ def test_impossible_arguments(tmp_path, one_scan, capfd):
         ((*good, "--voxel-size", "0"), "voxel size 0.0: expected 0.001 to 1 metre"),
         ((*good, "--voxel-size", "nan"), "voxel size nan"),
         ((*good, "--workers", "0"), "--workers 0: expected at least 1"),
+        ((*good, "--classes", "scannet200", "--labels", "ply"), "labels.ply has NYU40 ids only"),
+        ((*good, "--labels", "segments"), "scannetv2-labels.combined.tsv: no such file"),
+        ((*good, "--verify", tmp_path), "--verify checks a folder and prepares nothing"),
+        (good[:2], "expected --scans and --out, or --verify"),
         (("--scans", tmp_path / "nowhere", "--out", tmp_path / "out"), "nowhere: no such folder"),
         (("--scans", tmp_path / "empty", "--out", tmp_path / "out"), "empty: no scans here"),
         (("--scans", one_scan, "--out", tmp_path / "file" / "out"), "Not a directory"),
