@@ -25,8 +25,7 @@ def read_ply(path: str | Path) -> dict[str, np.ndarray]:
     """The elements of a binary PLY file as structured arrays, for instance {"vertex": ..., "face": ...}.
 
     A list property `name` is a triangle: field `name` of shape (3,), and field `name length` with the stored
-    length, which the caller checks if it uses the list. Raises InputError with the reason if the file is
-    anything else.
+    length, 3. Raises InputError with the reason if the file is anything else.
     """
     path = Path(path)
     try:
@@ -46,6 +45,11 @@ def read_ply(path: str | Path) -> dict[str, np.ndarray]:
     for name, count, fields in elements:
         dtype = np.dtype(fields).newbyteorder(order)
         arrays[name] = np.frombuffer(data, dtype, count, start)
+        for field in dtype.names:
+            # only a list's field has a space in its name; lists unused by the caller betray damage too
+            if field.endswith(" length") and (arrays[name][field] != 3).any():
+                bad = int(np.flatnonzero(arrays[name][field] != 3)[0])
+                raise InputError(f"{path}: {name} {bad} is not a triangle")
         start += count * dtype.itemsize
     return arrays
 

@@ -95,8 +95,6 @@ def _faces(path: Path, faces: np.ndarray | None, vertices: int) -> np.ndarray:
     name = next((name for name in ("vertex_indices", "vertex_index") if name in faces.dtype.names), None)
     if name is None or faces.dtype[name].base.kind not in "iu":
         raise InputError(f"{path}: faces lack the list vertex_indices")
-    if (faces[f"{name} length"] != 3).any():
-        raise InputError(f"{path}: face {first(faces[f'{name} length'] != 3)} is not a triangle")
     corners = faces[name]
     if len(corners) and (corners.min() < 0 or corners.max() >= vertices):
         bad = first(((corners < 0) | (corners >= vertices)).any(axis=1))
