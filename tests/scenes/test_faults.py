@@ -239,3 +239,14 @@ def test_other_classes_are_another_data_set(scan):
     with pytest.raises(InputError, match="prepared with classes .*'wall', 'floor'.*now asked for") as caught:
         prepare(reader_for(scans, "segments", "scannet200"), scans.parent / "out")
     assert len(str(caught.value)) < 400
+
+
+def test_a_table_that_changed_is_read_again(scan):
+    """By labels.ply the same labels, but another count of what differs."""
+    scans = scan()
+    first, _ = prepared(scans, labels="ply")
+    table = scans / "scannetv2-labels.combined.tsv"
+    table.write_text(table.read_text().replace("floor\t\t1\t2\n", "floor\t\t1\t10\n"))
+    report = prepare(reader_for(scans, "ply"), scans.parent / "out-ply")
+    entry = report.manifest.scenes[NAME]
+    assert report.made == 1 and entry.findings["label_routes_differ"] == 2 and entry.content == first.content
