@@ -80,7 +80,8 @@ def read_label_map(path: Path) -> LabelMap:
             findings["repeated_rows"] += 1
         else:
             raise InputError(
-                f"{path}:{number}: {reprlib.repr(category)} has the ids {ids}, but {categories[category]} in a row before"
+                f"{path}:{number}: {reprlib.repr(category)} has the ids {ids}, but {categories[category]} in a "
+                "row before"
             )
     return LabelMap(path, categories, findings)
 
@@ -90,7 +91,8 @@ def _id(path: Path, line: int, cell: str, highest: int = 2**31 - 1) -> int | Non
     if cell == "":
         return None
     if not re.fullmatch("[0-9]{1,10}", cell) or not 1 <= int(cell) <= highest:
-        raise InputError(f"{path}:{line}: id {reprlib.repr(cell)}; expected a whole number from 1 to {highest}")
+        cell = reprlib.repr(cell)
+        raise InputError(f"{path}:{line}: id {cell}; expected a whole number from 1 to {highest}")
     return int(cell)
 
 
