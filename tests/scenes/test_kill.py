@@ -49,10 +49,11 @@ def whole(tmp_path_factory, write_scan):
     (folder / "scans" / "scannetv2_train.txt").write_text("\n".join(names))
     out = folder / "whole"
     process = start(folder / "scans", out)
-    begin = wait_for_work(process, out)
+    begin = wait_for(process, out)
+    seconds = wait_for(process, out / "manifest.json") - begin
     text = process.communicate()[0]
     assert process.returncode == 0 and f"({SCANS} made, 0 kept)" in text, text
-    return folder / "scans", digests(out), time.monotonic() - begin
+    return folder / "scans", digests(out), seconds
 
 
 def start(scans, out, errors=subprocess.STDOUT):
@@ -63,9 +64,9 @@ def start(scans, out, errors=subprocess.STDOUT):
     )
 
 
-def wait_for_work(process, out):
-    """The moment at which the command has made its output folder."""
-    while process.poll() is None and not out.exists():
+def wait_for(process, path):
+    """The moment at which the command has made `path`, or has ended."""
+    while process.poll() is None and not path.exists():
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=0.002)
     return time.monotonic()
@@ -124,14 +125,15 @@ def kill(process, victim, dice):
 @counts(4, 50)
 def test_kills_at_random_moments(tmp_path, whole, count):
     scans, expected, seconds = whole
-    dice, hits = random.Random(0), 0
+    dice, hits = random.Random(1), 0
     for number in range(count):
         out = tmp_path / f"killed{number // 2}"
+        missing = 1 - len(finished(out, expected)) / SCANS
         process = start(scans, out)
-        wait_for_work(process, out)
+        wait_for(process, out)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=dice.random() * seconds)
-        hits += kill(process, ("group", "parent", "worker")[number % 3], dice)
+            process.wait(timeout=dice.random() * seconds * missing)
+        hits += kill(process, ("parent", "worker", "group")[number % 3], dice)
         finished(out, expected)
         if number % 2:  # killed twice, then left alone
             (out / ".manifest.json.x1y2.tmp").write_bytes(b"half")
