@@ -80,8 +80,8 @@ def read_label_map(path: Path) -> LabelMap:
             findings["repeated_rows"] += 1
         else:
             raise InputError(
-                f"{path}:{number}: {reprlib.repr(category)} has the ids {ids}, but {categories[category]} in a "
-                "row before"
+                f"{path}:{number}: {reprlib.repr(category)} has the ids {ids}, "
+                f"but {categories[category]} in a row before"
             )
     return LabelMap(path, categories, findings)
 
