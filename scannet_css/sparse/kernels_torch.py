@@ -27,10 +27,12 @@ STEM_CHANNELS = 4  # up to so many input channels, always wide
 WIDE_NUMBERS = 1 << 20  # numbers gathered at a time, by a CPU's cache
 GPU_NUMBERS = 1 << 28  # by a GPU's memory
 WIDE_ROWS = 256  # at least so many output rows at a time: smaller products are slow
-PAIRED_ROWS = 4096  # output rows at a time on a CPU
+PAIRED_ROWS = 4096  # output rows at a time on a CPU, for each thread
 # oneDNN compiles a product for each shape that it meets, so rows are filled up to a multiple.
 WIDE_STEP, PAIRED_STEP = 256, 128
-ONEDNN_SUM_CHANNELS = 64  # from so many channels on, oneDNN is ahead in the kernel's gradient too
+# From so many channels on, oneDNN is ahead in the kernel's gradient too. It takes a transposed copy, and torch
+# transposes with one thread only.
+ONEDNN_SUM_CHANNELS, ONEDNN_SUM_CHANNELS_PARALLEL = 64, 256
 
 _buffers = threading.local()  # of the largest chunk's size: fresh memory costs a page fault every 4 KiB
 
@@ -172,11 +174,13 @@ def _products(parts: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
     """Each offset's rows (R, A) times its weight (A, B), below one another."""
     present = [(part, weight) for part, weight in zip(parts, weights, strict=True) if len(part)]
     products = _buffer("products", sum(map(len, parts)), weights[0].shape[1], parts[0])
-    if _has_onednn(parts[0]):
-        return torch.cat([_linear(part, weight.t()) for part, weight in present], out=products)
-    start = 0
+    use_onednn, start = _has_onednn(parts[0]), 0
     for part, weight in present:
-        torch.mm(part, weight, out=products[start : start + len(part)])
+        place = products[start : start + len(part)]
+        if use_onednn:
+            place.copy_(_linear(part, weight.t()))  # at once, while it is in the cache
+        else:
+            torch.mm(part, weight, out=place)
         start += len(part)
     return products
 
@@ -185,7 +189,8 @@ def _add_products(
     sums: Sequence[Tensor], parts: Sequence[Tensor], targets: Sequence[Tensor], counts: list[int]
 ) -> None:
     """To each offset's sum (B, A) its outputs (R, B) transposed times its inputs (R, A), R = count."""
-    use_onednn = _has_onednn(parts[0]) and min(sums[0].shape) >= ONEDNN_SUM_CHANNELS
+    least = ONEDNN_SUM_CHANNELS if torch.get_num_threads() == 1 else ONEDNN_SUM_CHANNELS_PARALLEL
+    use_onednn = _has_onednn(parts[0]) and min(sums[0].shape) >= least
     for sum_of_offset, part, target, count in zip(sums, parts, targets, counts, strict=True):
         if count == 0:
             continue
@@ -214,7 +219,7 @@ class Pairs:
 def _paired_plan(kernel_map: KernelMap, others: Tensor) -> list[Pairs]:
     """The map's pairs in even chunks of output rows."""
     step = PAIRED_STEP if _has_onednn(others) else 1
-    rows = PAIRED_ROWS
+    rows = PAIRED_ROWS * torch.get_num_threads()
     if others.is_cuda:
         rows = int(GPU_NUMBERS / max(1.0, kernel_map.share * kernel_map.offsets * others.shape[1]))
     chunks = max(1, round(kernel_map.outputs / max(1, rows)))
