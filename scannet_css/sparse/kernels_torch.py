@@ -30,8 +30,8 @@ WIDE_ROWS = 256  # at least so many output rows at a time: smaller products are 
 PAIRED_ROWS = 4096  # output rows at a time on a CPU, for each thread
 # oneDNN compiles a product for each shape that it meets, so rows are filled up to a multiple.
 WIDE_STEP, PAIRED_STEP = 256, 128
-# From so many channels on, oneDNN is ahead in the kernel's gradient too. It takes a transposed copy, and torch
-# transposes with one thread only.
+# From so many channels on, oneDNN is ahead in the kernel's gradient too. It takes a transposed copy, and
+# torch transposes with one thread only.
 ONEDNN_SUM_CHANNELS, ONEDNN_SUM_CHANNELS_PARALLEL = 64, 256
 
 _buffers = threading.local()  # of the largest chunk's size: fresh memory costs a page fault every 4 KiB
