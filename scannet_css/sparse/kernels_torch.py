@@ -165,7 +165,7 @@ def _run_paired(
             bag = F.embedding_bag(pairs.members, products, pairs.starts, mode="sum")
             out[pairs.rows] = finish(bag, pairs.rows)
         if own is not None:
-            targets = _gather(own, pairs.targets, "targets")
+            targets = _gather(own, pairs.targets, "products")  # whose memory is free again
             _add_products(sums, gathered.split(pairs.sizes), targets.split(pairs.sizes), pairs.counts)
     return out
 
