@@ -164,7 +164,8 @@ def load_scene(path: str | Path) -> Scene:
                 f"{path}: {name} is {found.dtype} {tuple(found.shape)}; expected {dtype} {shape}; "
                 "prepare it again"
             )
-    labels, inverse = tensors["labels"], tensors["inverse"]
+    # In numpy: torch's threads take longer to wake than these checks last.
+    labels, inverse = tensors["labels"].numpy(), tensors["inverse"].numpy()
     known = (labels < len(header.entry.class_counts)) | (labels == IGNORE)
     if not known.all() or (len(inverse) and not 0 <= int(inverse.min()) <= int(inverse.max()) < rows["N"]):
         raise InputError(f"{path}: labels or inverse map out of range; prepare it again")
