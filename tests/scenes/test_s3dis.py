@@ -247,10 +247,8 @@ def test_a_protocol_trains_on_rooms(small_rooms, command_line):
     done = command_line(
         "benchmarks/run.py",
         *options.split(),
-        "--data",
-        small_rooms / "prepared",
-        "--run",
-        small_rooms / "run",
+        *("--data", small_rooms / "prepared", "--run", small_rooms / "run"),
+        *("--runs", small_rooms / "runs"),
     )
     assert done.returncode == 0, done.stderr
     record = load_record(small_rooms / "run" / "record.json")

@@ -181,6 +181,7 @@ def test_the_published_protocol_trains_on_scans(small_street, command_line):
         "benchmarks/run.py",
         *(*options.split(), "--base-epochs", 1, "--epochs", 1),
         *("--data", small_street / "prepared", "--run", small_street / "run"),
+        *("--runs", small_street / "runs"),
     )
     assert done.returncode == 0, done.stderr
     record = load_record(small_street / "run" / "record.json")
