@@ -32,7 +32,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scannet_css.learning.losses import IGNORE
+from scannet_css.learning.means import mean_over
 from scannet_css.learning.method import Method, Step, option
+from scannet_css.scenes.loader import Batch
 from scannet_css.sparse import SparseTensor
 
 SCALES = (1, 2, 4)
@@ -56,7 +58,7 @@ class PLOP3D(Method):
         scene = batch.coordinates[:, 0].long()
         factor = adaptive_factor(batch.labels, labels, scene, len(batch.names))
         per_voxel = F.cross_entropy(new.logits.float(), labels, ignore_index=IGNORE, reduction="none")
-        return (per_voxel * factor[scene]).sum() / (labels != IGNORE).sum().clamp(min=1)
+        return mean_over((per_voxel * factor[scene]).sum(), (labels != IGNORE).sum())
 
     def loss(self, step, batch, new, old):
         terms = super().loss(step, batch, new, old)
@@ -82,14 +84,15 @@ class PLOP3D(Method):
     def _median_entropies(self, step: Step) -> Tensor:
         """(K,) the upper edge of the bin that holds the median entropy of the voxels predicted as each
         channel."""
-        counts = torch.zeros(step.old_channels * BINS, dtype=torch.int64, device=step.device)
-        for batch in step.batches():
-            with torch.inference_mode():
-                logits = step.teacher(SparseTensor(batch.features, batch.coordinates)).logits
+
+        def histogram(batch: Batch) -> dict[str, Tensor]:
+            logits = step.old_output(SparseTensor(batch.features, batch.coordinates)).logits
             entropy, predicted = entropy_and_prediction(logits[batch.labels == 0])
             bins = (entropy * BINS).long().clamp(0, BINS - 1)
-            counts += torch.bincount(predicted * BINS + bins, minlength=len(counts))
-        return medians_of_histograms(counts.view(step.old_channels, BINS))
+            counts = torch.bincount(predicted * BINS + bins, minlength=step.old_channels * BINS)
+            return {"counts": counts.view(step.old_channels, BINS)}
+
+        return medians_of_histograms(step.add_up("thresholds", histogram)["counts"])
 
 
 def entropy_and_prediction(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,7 +152,7 @@ def local_pod(new: Tensor, old: Tensor, coordinates: Tensor, stride: int) -> Ten
             means = sums / torch.bincount(cell, minlength=len(cells))[:, None]
             scene_of_cell = cells // (length * scale**3)
             squared_distance = squared_distance.index_add(0, scene_of_cell, means.square().sum(1))
-    return root(squared_distance).mean()
+    return mean_over(root(squared_distance).sum(), scenes)
 
 
 def root(values: Tensor) -> Tensor:

@@ -1,14 +1,17 @@
 """Files that are whole or absent, and digests that name their content."""
 
+import fcntl
 import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 
-def write_atomic(path: str | Path, content: bytes | str) -> None:
+def write_atomic(path: str | Path, content: bytes | memoryview | str) -> None:
     """Writes `content` (text as UTF-8) so that `path` holds either the old or the whole new content.
 
     A temporary file in the same folder is written, synced and renamed; folders are made as needed. Raises
@@ -35,6 +38,33 @@ def write_atomic(path: str | Path, content: bytes | str) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def remove_temporary_files(folder: Path) -> None:
+    """Removes what write_atomic was writing in `folder` when its process was killed."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path, while_busy: Callable[[str], None]) -> Iterator[None]:
+    """Inside, no other process is inside for the same folder; a process that ends, however, is out.
+
+    While another one is, `while_busy` is called with what that one says of itself, and has to wait or raise.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a+", encoding="utf-8") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                file.seek(0)
+                while_busy(file.read(100).strip())
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {os.uname().nodename}")
+        file.flush()
+        yield
 
 
 def _umask() -> int:

@@ -4,10 +4,11 @@ Step 0 depends only on the setting (data, protocol, network, recipe, seed), neve
 in a folder of its own, named by the setting's digest, and every method starts from it.
 """
 
-import copy
 import json
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,19 +18,40 @@ import torch
 from torch import Tensor, nn
 
 import scannet_css
+from scannet_css import distributed
 from scannet_css.errors import InputError
-from scannet_css.files import digest, write_atomic, write_json
-from scannet_css.learning.checkpoint import load_checkpoint, save_checkpoint
-from scannet_css.learning.evaluate import evaluate
+from scannet_css.files import digest, locked, remove_temporary_files, write_atomic, write_json
+from scannet_css.learning.checkpoint import Checkpoints, load_checkpoint, save_checkpoint
+from scannet_css.learning.evaluate import count_batch
+from scannet_css.learning.log import Tracker
+from scannet_css.learning.machine import Machine
 from scannet_css.learning.method import Method, Step
-from scannet_css.learning.train import Machine, Recipe, StepTrainer, pass_over
-from scannet_css.network import build_network
-from scannet_css.network.head import grow
+from scannet_css.learning.passes import add_up, forget_sums
+from scannet_css.learning.recipe import Recipe
+from scannet_css.learning.train import StepTrainer
+from scannet_css.network import MinkUNet, build_network, frozen_copy, grow
+from scannet_css.network.weights import initialise, save_weights
 from scannet_css.protocols import Protocol
-from scannet_css.scenes import Manifest
-from scannet_css.scenes.loader import derived_seed, input_channels
+from scannet_css.scenes import Manifest, SceneEntry
+from scannet_css.scenes.loader import (
+    Batch,
+    BatchSet,
+    batches_of,
+    derived_seed,
+    input_channels,
+    plan_batches,
+)
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Weights from a file."""
+
+    path: Path
+    sha256: str
+    weights: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -40,6 +62,7 @@ class Setting:
     protocol: Protocol
     recipe: Recipe
     seed: int
+    start: Start | None = None  # weights that step 0 starts from instead of random ones
 
     def identity(self) -> dict[str, Any]:
         """The setting as JSON."""
@@ -49,6 +72,7 @@ class Setting:
             "protocol": self.protocol.hash,
             "recipe": asdict(self.recipe),
             "seed": self.seed,
+            "start": None if self.start is None else self.start.sha256,
         }
 
     def base_identity(self) -> dict[str, Any]:
@@ -92,36 +116,56 @@ class ContinualRun:
         folder: Path,
         bases: Path,
         machine: Machine,
+        tracker: Tracker | None = None,
         keep_predictions: bool = False,
+        export: bool = False,
     ) -> None:
         if method.offline:
             setting = replace(setting, protocol=setting.protocol.offline())
         setting.protocol.check_dataset(setting.manifest.classes)
         self.setting, self.method, self.folder, self.machine = setting, method, folder, machine
-        self.keep_predictions = keep_predictions
+        self.tracker, self.keep_predictions, self.export = tracker, keep_predictions, export
         self.base_folder = bases / digest(setting.base_identity())[:16]
         self.parameters = 0
+        self._waited_for: set[str] = set()
 
     def run(self) -> list[StepResult]:
-        """Runs what is missing and returns the results of all steps."""
-        setting, protocol = self.setting, self.setting.protocol
-        torch.manual_seed(derived_seed(setting.seed, "network"))
-        network = build_network(
-            setting.recipe.network, input_channels(setting.recipe.inputs), protocol.channels(0)
-        )
-        network.to(self.machine.device)
-        self._claim_folder()
-        results = []
-        for index in range(len(protocol.steps)):
+        """Runs what is missing and returns the results of all steps. Raises InputError, and Stopped where a
+        signal says so: the run then goes on when it is started again."""
+        network = self._first_network()
+        distributed.first_process_first(self._claim_folder)
+        with self._alone_in(self.folder, self._refuse):
+            return self._run_steps(network)
+
+    def _run_steps(self, network: MinkUNet) -> list[StepResult]:
+        steps, results = self.setting.protocol.steps, []
+        for index in range(len(steps)):
             teacher = None
             if index:
                 if self.method.needs_teacher:
                     teacher = frozen_copy(network)
-                torch.manual_seed(derived_seed(setting.seed, index, "head"))
-                grow(network, len(protocol.steps[index]), start=self.method.head_start)
-            results.append(self._run_step(self._make_step(index, network, teacher)))
+                torch.manual_seed(derived_seed(self.setting.seed, index, "head"))
+                grow(network, len(steps[index]), start=self.method.head_start)
+            if index == 0:
+                with self._alone_in(self.base_folder, self._wait):
+                    results.append(self._run_step(self._make_step(index, network, teacher)))
+            else:
+                results.append(self._run_step(self._make_step(index, network, teacher)))
         self.parameters = sum(parameter.numel() for parameter in network.parameters())
         return results
+
+    def _first_network(self) -> MinkUNet:
+        setting = self.setting
+        torch.manual_seed(derived_seed(setting.seed, "network"))
+        network = build_network(
+            setting.recipe.network, input_channels(setting.recipe.inputs), setting.protocol.channels(0)
+        )
+        if setting.start is not None:
+            unused = initialise(network, setting.start.weights, setting.start.path)
+            log.info("weights from %s; not used: %s", setting.start.path, ", ".join(unused) or "none")
+        if setting.recipe.batch_norm == "sync" and distributed.processes() > 1:
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        return network.to(self.machine.device)
 
     def _claim_folder(self) -> None:
         wanted = {**self.setting.identity(), "method": self.method.name, "settings": self.method.settings()}
@@ -140,55 +184,120 @@ class ContinualRun:
                 "choose another --run folder or delete this one"
             )
 
+    @contextmanager
+    def _alone_in(self, folder: Path, while_busy: Callable[[Path, str], None]) -> Iterator[None]:
+        """Inside, this run alone writes to `folder`, in which nothing half-written is left."""
+        if not distributed.is_first():
+            yield
+            return
+        with locked(folder, lambda holder: while_busy(folder, holder)):
+            remove_temporary_files(folder)
+            yield
+
+    def _refuse(self, folder: Path, holder: str) -> None:
+        raise InputError(f"{folder}: {holder} is at work on this run")
+
+    def _wait(self, folder: Path, holder: str) -> None:
+        """Another run trains the same base step; its result serves here too."""
+        if holder not in self._waited_for:
+            log.info("waiting for %s, which trains the base step in %s", holder, folder)
+        self._waited_for.add(holder)
+        if self.machine.stop.requested:
+            self.machine.stop.leave()
+        time.sleep(0.5)
+
     def _make_step(self, index: int, network: nn.Module, teacher: nn.Module | None) -> Step:
         setting = self.setting
-        scenes = setting.protocol.scenes(index, setting.manifest)
+        found = setting.protocol.scenes(index, setting.manifest)
+        scenes = [entry for entry in found if entry.voxels]
+        if len(scenes) < len(found):
+            empty = ", ".join(entry.name for entry in found if not entry.voxels)
+            log.warning("warning: step %d leaves out scenes without a vertex: %s", index, empty)
         table = setting.protocol.training_table(index, setting.manifest.classes)
-        batches = pass_over(setting.manifest, scenes, table, setting.recipe, self.machine.workers)
-        device = self.machine.device
         return Step(
             index,
             setting.protocol,
             scenes,
             network,
             teacher,
-            device,
-            lambda: (b.to(device) for b in batches()),
+            self.machine.device,
+            lambda: self.machine.autocast(setting.recipe.precision),
+            lambda name, compute: self._add_up(name, scenes, table, compute, self._folder_of(index)),
         )
 
+    def _folder_of(self, index: int) -> Path:
+        """Where this run keeps what belongs to a step; the base step itself lies in `base_folder`."""
+        return self.folder / f"step{index}"
+
+    def _add_up(
+        self,
+        name: str,
+        scenes: list[SceneEntry],
+        table: Tensor,
+        compute: Callable[[Batch], dict[str, Tensor]],
+        folder: Path,
+    ) -> dict[str, Tensor]:
+        """See Step.add_up; over `scenes` with their labels by `table`."""
+        manifest, recipe, machine = self.setting.manifest, self.setting.recipe, self.machine
+
+        def load(batches: list[list[SceneEntry]]) -> Iterator[Batch]:
+            return batches_of(
+                BatchSet(manifest, batches, table, recipe.inputs), machine.workers, machine.device
+            )
+
+        return add_up(name, plan_batches(scenes, recipe.batch_voxels), load, compute, folder, machine)
+
     def _run_step(self, step: Step) -> StepResult:
-        folder = self.folder / f"step{step.index}" if step.index else self.base_folder
+        folder = self._folder_of(step.index) if step.index else self.base_folder
         finished = folder / "finished.pt"
-        if finished.exists():
-            content = load_checkpoint(finished)
+        content = distributed.first_process_first(lambda: self._load_finished(finished))
+        if content is None:
+            content, result = self._train(step, folder)
+        else:
             step.network.load_state_dict(content["network"])
             result = StepResult(**content["result"])
             log.info("step %d: already done, taken from %s", step.index, folder)
-        else:
-            content, result = self._train(step, folder)
         if step.index == 0:
             self._visit_base(step)
         else:
             self.method.state = content["method"]
         if self.keep_predictions:
             self._save_predictions(step, self.folder / "predictions" / f"step{step.index}")
+        if self.export and distributed.is_first():
+            self._export(step, self.folder / "weights" / f"step{step.index}.safetensors")
         return result
 
+    def _load_finished(self, path: Path) -> dict[str, Any] | None:
+        """The finished step, None if it has to be trained. A damaged file is as if it were not there if the
+        step's last checkpoint is; else it raises InputError."""
+        if not path.exists():
+            return None
+        try:
+            return load_checkpoint(path)
+        except InputError as error:
+            if not Checkpoints(path.parent).paths():
+                raise
+            log.warning("warning: %s; going on from the checkpoint before it", error)
+            path.unlink()
+            return None
+
     def _train(self, step: Step, folder: Path) -> tuple[dict[str, Any], StepResult]:
-        setting = self.setting
-        if step.index == 0:
+        setting, recipe = self.setting, self.setting.recipe
+        if step.index == 0 and distributed.is_first():
             write_json(folder / "settings.json", setting.base_identity())
         trainer = StepTrainer(
-            step, self.method, setting.recipe, setting.manifest, setting.seed, self.machine, folder
+            step, self.method, recipe, setting.manifest, setting.seed, self.machine, folder, self.tracker
         )
         progress = trainer.run()
+        step.network.eval()
         if step.index:
+            torch.manual_seed(derived_seed(setting.seed, step.index, "end"))
             self.method.end(step)
-        vertices, voxels = self._evaluate(step)
+        confusion = self._evaluate(step, "evaluation", folder)
         result = StepResult(
             classes=list(setting.protocol.channel_names(step.index)),
-            vertices=vertices.tolist(),
-            voxels=voxels.tolist(),
+            vertices=confusion["vertices"].tolist(),
+            voxels=confusion["voxels"].tolist(),
             scenes=len(step.scenes),
             epochs=progress.epochs,
             iterations=progress.iterations,
@@ -200,38 +309,47 @@ class ContinualRun:
             "method": self.method.state if step.index else {},
             "result": asdict(result),
         }
-        save_checkpoint(folder / "finished.pt", content)
-        (folder / "checkpoint.pt").unlink(missing_ok=True)
+        if distributed.is_first():
+            save_checkpoint(folder / "finished.pt", content)
+            forget_sums(folder)
+            if step.index > 1:  # the step before has served as the one to go back to
+                Checkpoints(self._folder_of(step.index - 1)).remove()
         return content, result
 
     def _visit_base(self, step: Step) -> None:
         """Lets the method look at the shared base step; what it remembers is its own, so it is stored
         here."""
-        path = self.folder / "step0" / "method.pt"
-        if path.exists():
+        folder = self._folder_of(0)
+        path = folder / "method.pt"
+        if distributed.first_process_first(path.exists):
             self.method.state = load_checkpoint(path)
             return
+        step.network.eval()
+        torch.manual_seed(derived_seed(self.setting.seed, 0, "visit"))
         self.method.begin(step)
         self.method.end(step)
-        save_checkpoint(path, self.method.state)
+        if distributed.is_first():
+            save_checkpoint(path, self.method.state)
+            forget_sums(folder)
 
     def _evaluate(
-        self, step: Step, on_prediction: Callable[[str, Tensor], None] | None = None
-    ) -> tuple[Tensor, Tensor]:
-        setting, protocol = self.setting, self.setting.protocol
-        scenes = setting.manifest.split("val")
-        table = protocol.evaluation_table(step.index, setting.manifest.classes)
-        batches = pass_over(setting.manifest, scenes, table, setting.recipe, self.machine.workers)
-        return evaluate(
-            step.network,
-            batches(),
-            protocol.channels(step.index),
-            protocol.predicts_background(step.index),
-            self.machine.device,
-            lambda: self.machine.autocast(setting.recipe.precision),
-            on_prediction,
-            title=f"step {step.index} evaluation",
-        )
+        self,
+        step: Step,
+        name: str,
+        folder: Path,
+        on_prediction: Callable[[str, Tensor], None] | None = None,
+    ) -> dict[str, Tensor]:
+        """Confusion matrices over the validation split, on the CPU."""
+        protocol, scenes = self.setting.protocol, self.setting.manifest.split("val")
+        channels, background = protocol.channels(step.index), protocol.predicts_background(step.index)
+        table = protocol.evaluation_table(step.index, self.setting.manifest.classes)
+        step.network.eval()
+
+        def count(batch: Batch) -> dict[str, Tensor]:
+            return count_batch(step.network, batch, channels, background, step.autocast, on_prediction)
+
+        found = self._add_up(name, scenes, table, count, folder)
+        return {key: value.cpu() for key, value in found.items()}
 
     def _save_predictions(self, step: Step, folder: Path) -> None:
         channels = json.dumps(self.setting.protocol.channel_names(step.index))
@@ -241,16 +359,30 @@ class ContinualRun:
             content = safetensors.torch.save({"prediction": prediction.contiguous()}, metadata)
             write_atomic(folder / f"{name}.safetensors", content)
 
-        missing = [
-            e for e in self.setting.manifest.split("val") if not (folder / f"{e.name}.safetensors").exists()
-        ]
-        if missing:
-            self._evaluate(step, save)
+        names = [entry.name for entry in self.setting.manifest.split("val") if entry.voxels]
+        if distributed.first_process_first(
+            lambda: all((folder / f"{name}.safetensors").exists() for name in names)
+        ):
+            return
+        self._evaluate(step, "predictions", folder, save)
+        if distributed.is_first():
+            forget_sums(folder)
 
-
-def frozen_copy(network: nn.Module) -> nn.Module:
-    """The teacher: a copy in eval mode that takes no gradient."""
-    return copy.deepcopy(network).eval().requires_grad_(False)
+    def _export(self, step: Step, path: Path) -> None:
+        """The network after a step as safetensors, for others."""
+        setting = self.setting
+        if path.exists():
+            return
+        metadata = {
+            "network": setting.recipe.network,
+            "inputs": setting.recipe.inputs,
+            "voxel_size": str(setting.manifest.voxel_size),
+            "channels": json.dumps(setting.protocol.channel_names(step.index)),
+            "method": self.method.name,
+            "protocol": setting.protocol.name,
+            "data": setting.manifest.hash,
+        }
+        save_weights(path, step.network, metadata)
 
 
 def _differences(found: Any, wanted: dict[str, Any], prefix: str = "") -> list[str]:

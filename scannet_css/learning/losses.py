@@ -3,11 +3,14 @@
 Channel 0 is background, label 255 is ignored, K is the number of the teacher's channels and C >= K the
 student's. Everything is computed in float32 (float64 stays) also under autocast, returns a scalar, and is
 zero with a zero gradient when there is nothing to average over. No function carries a method's outer weight.
+All averages are `mean_over`, so that they hold for batches in parts.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from scannet_css.learning.means import mean_over
 
 IGNORE = 255
 
@@ -18,7 +21,7 @@ def _wide(values: Tensor) -> Tensor:
 
 def _mean_over_labelled(per_point: Tensor, labels: Tensor) -> Tensor:
     labelled = labels != IGNORE
-    return (per_point * labelled).sum() / labelled.sum().clamp(min=1)
+    return mean_over((per_point * labelled).sum(), labelled.sum())
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -52,7 +55,7 @@ def distillation(new_logits: Tensor, old_logits: Tensor, temperature: float = 1.
     channels = old_logits.shape[1]
     target = (_wide(old_logits) / temperature).softmax(1)
     log_probability = (_wide(new_logits)[:, :channels] / temperature).log_softmax(1)
-    return -(target * log_probability).sum() * temperature**2 / max(target.numel(), 1)
+    return mean_over(-(target * log_probability).sum() * temperature**2, target.numel())
 
 
 def unbiased_distillation(new_logits: Tensor, old_logits: Tensor) -> Tensor:
@@ -67,7 +70,7 @@ def unbiased_distillation(new_logits: Tensor, old_logits: Tensor) -> Tensor:
     with_background = torch.cat([new_logits[:, :1], new_logits[:, channels:]], 1).logsumexp(1, keepdim=True)
     log_probability = torch.cat([with_background, new_logits[:, 1:channels]], 1) - log_normaliser
     target = _wide(old_logits).softmax(1)
-    return -(target * log_probability).sum() / max(target.numel(), 1)
+    return mean_over(-(target * log_probability).sum(), target.numel())
 
 
 def label_guided_distillation(

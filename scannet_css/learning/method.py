@@ -16,12 +16,14 @@ with plain cross-entropy for every method alike, so that its result can be share
 """
 
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
-from torch import Tensor, device, nn
+import torch
+from torch import Tensor, nn
 
 from scannet_css.errors import InputError, did_you_mean
 from scannet_css.learning.losses import cross_entropy
@@ -29,6 +31,7 @@ from scannet_css.network import Output
 from scannet_css.protocols import Protocol
 from scannet_css.scenes import SceneEntry
 from scannet_css.scenes.loader import Batch
+from scannet_css.sparse import SparseTensor
 
 _METHODS: dict[str, type["Method"]] = {}
 
@@ -55,9 +58,13 @@ class Step:
     protocol: Protocol
     scenes: list[SceneEntry]  # of the training split, those that belong to this step
     network: nn.Module  # the student
-    teacher: nn.Module | None  # frozen, in eval mode; None at step 0 and if the method needs none
-    device: device
-    batches: Callable[[], Iterator[Batch]]  # one pass over the step's scenes: not augmented, fixed order
+    teacher: nn.Module | None  # frozen, its norms folded; None at step 0 and if the method needs none
+    device: torch.device
+    autocast: Callable[[], AbstractContextManager]  # the run's mixed precision
+    add_up: Callable[[str, Callable[[Batch], dict[str, Tensor]]], dict[str, Tensor]]
+    # add_up(name, compute): the sums of the tensors that `compute(batch)` gives, over the step's scenes as
+    # prepared (not augmented, fixed order) and over all processes. Survives being killed. For Fisher terms,
+    # prototypes, histograms: whatever a method finds out in `begin` or `end`.
 
     @property
     def channels(self) -> int:
@@ -68,6 +75,14 @@ class Step:
     def old_channels(self) -> int:
         """K: outputs of the teacher, background included; 1 at step 0."""
         return self.protocol.channels(self.index - 1) if self.index else 1
+
+    def old_output(self, voxels: SparseTensor) -> Output | None:
+        """The teacher's output on `voxels`, None without a teacher; ordinary tensors without gradient."""
+        if self.teacher is None:
+            return None
+        with torch.inference_mode(), self.autocast():
+            old = self.teacher(voxels)
+        return old.clone()  # autograd refuses to keep what was made in inference mode
 
 
 @dataclass

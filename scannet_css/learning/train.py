@@ -1,102 +1,58 @@
-"""One step of a protocol: optimiser, schedule, precision, guards and checkpoints around a method's loss."""
+"""One step of a protocol from its first epoch to its last: schedule, checkpoints, log, stopping.
 
-import json
+A step is cut into iterations, and nothing but (seed, step, epoch, number of the batch, scene) decides what is
+drawn in one. So a step can be left between any two of them and goes on as if nothing had happened.
+"""
+
+import logging
 import math
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 from tqdm import tqdm
 
+from scannet_css import distributed
 from scannet_css.errors import InputError
-from scannet_css.files import write_atomic
-from scannet_css.learning.checkpoint import load_checkpoint, save_checkpoint
-from scannet_css.learning.losses import cross_entropy
-from scannet_css.learning.method import Method, Step, option
-from scannet_css.scenes import Manifest
+from scannet_css.learning.checkpoint import Checkpoints
+from scannet_css.learning.log import MetricsLog, Tracker
+from scannet_css.learning.machine import Machine
+from scannet_css.learning.method import Method, Step
+from scannet_css.learning.passes import forget_sums
+from scannet_css.learning.recipe import Recipe, make_optimizer, schedule, train_mode
+from scannet_css.learning.update import Updater
+from scannet_css.scenes import Manifest, SceneEntry
 from scannet_css.scenes.loader import (
     Batch,
     BatchSet,
     batches_of,
     derived_seed,
-    input_channels,
     plan_batches,
     shuffled,
 )
-from scannet_css.sparse import SparseTensor
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a network is trained: the same for every method. Defaults: MinkUNets on ScanNet, one GPU."""
-
-    network: str = option("minkunet34c", "network, one of those in scannet_css.network")
-    inputs: str = option("colour", "what a voxel brings: some of colour, normal, height, joined by +")
-    base_epochs: int = option(100, "epochs of step 0 (and of the joint upper bound)")
-    epochs: int = option(100, "epochs of every later step")
-    base_learning_rate: float = option(0.1, "learning rate of step 0")
-    learning_rate: float = option(0.01, "learning rate of every later step")
-    optimizer: str = option("sgd", "sgd (momentum 0.9, Nesterov) or adamw")
-    weight_decay: float = option(1e-4, "weight decay")
-    schedule: str = option("poly", "poly (power 0.9) or cosine, per iteration down to 0")
-    batch_voxels: int = option(1_200_000, "most voxels in a batch; a larger scene stands alone")
-    max_gradient_norm: float = option(10.0, "gradients are scaled down to this norm")
-    elastic: bool = option(True, "elastic distortion in the augmentation")
-    precision: str = option("auto", "auto (bfloat16 on CUDA where it exists), float32, bfloat16 or float16")
-
-    def __post_init__(self) -> None:
-        input_channels(self.inputs)
-        allowed = {
-            "optimizer": ("sgd", "adamw"),
-            "schedule": ("poly", "cosine"),
-            "precision": ("auto", "float32", "bfloat16", "float16"),
-        }
-        for name, values in allowed.items():
-            if getattr(self, name) not in values:
-                raise InputError(f"{name} {getattr(self, name)!r}: expected one of {', '.join(values)}")
-        for name in ("base_epochs", "epochs", "batch_voxels", "base_learning_rate", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} {getattr(self, name)}: expected more than 0")
+log = logging.getLogger(__name__)
 
 
 @dataclass
 class Progress:
-    """What a step has cost so far; kept in the checkpoint."""
+    """How far a step is and what it has cost; part of the checkpoint."""
 
-    epochs: int = 0
+    epochs: int = 0  # finished ones
+    batches: int = 0  # of the epoch at hand
     iterations: int = 0
+    sums: dict[str, float] = field(default_factory=dict)  # of the epoch's values, for the console
+    largest_part: int | None = None  # see Updater
+    log_bytes: int = 0
     seconds: float = 0.0
     peak_memory_bytes: int | None = None
 
 
-@dataclass(frozen=True)
-class Machine:
-    """Where and how arithmetic is done; does not belong to what is computed."""
-
-    device: torch.device
-    workers: int = 0
-
-    def autocast(self, precision: str) -> AbstractContextManager:
-        """Mixed precision on CUDA, nothing elsewhere (half precision on CPUs is slower than float32)."""
-        dtype = self.half_type(precision)
-        return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
-
-    def half_type(self, precision: str) -> torch.dtype | None:
-        """The half type in use, None for float32."""
-        if self.device.type != "cuda" or precision == "float32":
-            return None
-        if precision == "auto":
-            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-        return getattr(torch, precision)
-
-
 class StepTrainer:
-    """Trains `step.network` for one step, checkpointing into `folder` after every epoch."""
+    """Trains `step.network` for one step; checkpoints and log lie in `folder`."""
 
     def __init__(
         self,
@@ -107,137 +63,189 @@ class StepTrainer:
         seed: int,
         machine: Machine,
         folder: Path,
+        tracker: Tracker | None = None,
     ) -> None:
         self.step, self.method, self.recipe, self.manifest = step, method, recipe, manifest
-        self.seed, self.machine, self.folder = seed, machine, folder
+        self.seed, self.machine, self.folder, self.tracker = seed, machine, folder, tracker
         base = step.index == 0
         self.epochs = recipe.base_epochs if base else recipe.epochs
         self.peak_rate = recipe.base_learning_rate if base else recipe.learning_rate
-        self.optimizer = make_optimizer(step.network, recipe, self.peak_rate)
-        self.scaler = torch.amp.GradScaler(enabled=machine.half_type(recipe.precision) is torch.float16)
-        self.progress, self.history = Progress(), []
+        optimizer = make_optimizer(step.network, recipe, self.peak_rate)
+        self.updater = Updater(step, method, recipe, machine, optimizer)
+        self.checkpoints = Checkpoints(folder)
+        self.progress = Progress()
+        self.log: MetricsLog | None = None
+        self._saved = time.monotonic()
 
     def run(self) -> Progress:
-        """Trains to the last epoch, from the checkpoint if there is one; calls method.begin before the
-        first."""
-        if (self.folder / "checkpoint.pt").exists():
-            self._restore(load_checkpoint(self.folder / "checkpoint.pt"))
-        elif self.step.index > 0:
-            self.method.begin(self.step)
-        scenes = self.method.scenes(self.step) if self.step.index > 0 else self.step.scenes
-        title = f"step {self.step.index}"
-        total = self.epochs * len(scenes)
-        with tqdm(total=total, desc=title, unit="scene", leave=False, disable=None) as bar:
-            bar.update(self.progress.epochs * len(scenes))
-            for epoch in range(self.progress.epochs, self.epochs):
-                self._run_epoch(epoch, scenes, bar)
+        """Trains to the last epoch, from the newest checkpoint if there is one; calls method.begin before the
+        first. Raises Stopped, with a checkpoint written, if a signal says so; InputError as Updater.run."""
+        content = distributed.first_process_first(self.checkpoints.load)
+        if content is not None:
+            self._restore(content)
+        scenes = self._begin(is_new=content is None)
+        train_mode(self.step.network, self.recipe.batch_norm)
+        if self.progress.epochs < self.epochs:
+            self._rehearse(scenes)
+            self._open_log()
+            silent = None if distributed.is_first() else True
+            total, title = self.epochs * len(scenes), f"step {self.step.index}"
+            try:
+                with tqdm(total=total, desc=title, unit="scene", leave=False, disable=silent) as bar:
+                    for epoch in range(self.progress.epochs, self.epochs):
+                        self._run_epoch(epoch, scenes, bar)
+                self._checkpoint()
+            finally:
+                self._close_log()
+        distributed.as_the_first(list(self.step.network.buffers()))
         return self.progress
 
-    def _run_epoch(self, epoch: int, scenes: list, bar: tqdm) -> None:
-        started = time.perf_counter()
-        # Whatever a method draws at random must not depend on where the run was interrupted.
-        torch.manual_seed(derived_seed(self.seed, self.step.index, epoch, "epoch"))
-        identity = (self.seed, self.step.index, epoch)
-        batches = plan_batches(shuffled(scenes, *identity, "order"), self.recipe.batch_voxels)
+    def _begin(self, is_new: bool) -> list[SceneEntry]:
+        """The scenes to train on, after the method has begun the step if it had not before."""
+        if self.step.index == 0:
+            return self.step.scenes
+        if is_new:
+            torch.manual_seed(derived_seed(self.seed, self.step.index, "begin"))
+            self.method.begin(self.step)
+            self._checkpoint()
+        if self.progress.iterations == 0 and distributed.is_first():
+            forget_sums(self.folder)  # what was found out is in the checkpoint
+        return self.method.scenes(self.step)
+
+    def _rehearse(self, scenes: list[SceneEntry]) -> None:
+        """Says before anything is trained whether the largest batch fits into the memory."""
+        by_size = sorted(scenes, key=lambda entry: (-entry.voxels, entry.name))
+        batches = plan_batches(by_size, self.recipe.batch_voxels)
+        identity = (self.seed, self.step.index, 0)
+        batch = next(self._load(batches[:1], identity))
+        self.updater.rehearse(batch)
+        whole = self.updater.largest_part is None or batch.voxels < self.updater.largest_part
+        log.info(
+            "step %d: the largest batch, %d scenes, fits%s; %.2f GiB at most",
+            self.step.index,
+            len(batches[0]),
+            "" if whole else " in parts",
+            self.machine.peak_memory_bytes() / 2**30,
+        )
+
+    def _load(self, batches: list[list[SceneEntry]], identity: tuple[int, ...]) -> Iterator[Batch]:
+        """This process' shares of the batches, augmented, on its device."""
+        if self.recipe.batch_norm == "sync" and min(map(len, batches)) < distributed.processes():
+            raise InputError(
+                f"--batch-norm sync: a batch has fewer scenes than the {distributed.processes()} processes;"
+                " fewer processes or more --batch-voxels would do"
+            )
         table = self.step.protocol.training_table(self.step.index, self.manifest.classes)
-        batch_set = BatchSet(self.manifest, batches, table, self.recipe.inputs, identity, self.recipe.elastic)
-        sums: dict[str, float] = {}
-        self.step.network.train()
-        for number, batch in enumerate(batches_of(batch_set, self.machine.workers)):
+        shares = [share_of(batch) for batch in batches]
+        batch_set = BatchSet(self.manifest, shares, table, self.recipe.inputs, identity, self.recipe.elastic)
+        return batches_of(batch_set, self.machine.workers, self.machine.device)
+
+    def _run_epoch(self, epoch: int, scenes: list[SceneEntry], bar: tqdm) -> None:
+        identity, progress = (self.seed, self.step.index, epoch), self.progress
+        batches = plan_batches(shuffled(scenes, *identity, "order"), self.recipe.batch_voxels)
+        loaded = (
+            self._load(batches[progress.batches :], identity) if progress.batches < len(batches) else None
+        )
+        bar.n = epoch * len(scenes) + sum(map(len, batches[: progress.batches]))
+        started = time.perf_counter()
+        for number in range(progress.batches, len(batches)):
+            batch = next(loaded)
             fraction = (epoch + number / len(batches)) / self.epochs
             rate = self.peak_rate * schedule(self.recipe.schedule, fraction)
-            terms = self._run_batch(batch, rate)
-            for name, value in terms.items():
-                sums[name] = sums.get(name, 0.0) + value / len(batches)
-            bar.set_postfix({name: f"{value:.3f}" for name, value in terms.items()} | self._memory_note())
-            bar.update(len(batch.names))
-        self.progress.epochs = epoch + 1
-        self.progress.iterations += len(batches)
-        self.progress.seconds += time.perf_counter() - started
+            values = self.updater.run(batch, rate, derived_seed(*identity, number, "batch"))
+            said = distributed.gathered([batch.voxels, int(self.machine.stop.requested)])
+            voxels, stop = sum(each for each, _ in said), any(requested for _, requested in said)
+            seconds, started = time.perf_counter() - started, time.perf_counter()
+            self._note(epoch, number, rate, values, (len(batches[number]), voxels, seconds))
+            bar.set_postfix({name: f"{value:.3f}" for name, value in values.items()})
+            bar.update(len(batches[number]))
+            if stop:
+                self.machine.stop.saving()
+                self._checkpoint()
+                self.machine.stop.leave()
+            if time.monotonic() - self._saved >= self.machine.checkpoint_seconds:
+                self._checkpoint()
+        means = "  ".join(f"{name} {total / len(batches):.4f}" for name, total in progress.sums.items())
+        log.info("step %d  epoch %d/%d  %s", self.step.index, epoch + 1, self.epochs, means)
+        progress.epochs, progress.batches, progress.sums = epoch + 1, 0, {}
+
+    def _note(
+        self, epoch: int, number: int, rate: float, values: dict[str, float], cost: tuple[int, int, float]
+    ) -> None:
+        """Counts the iteration and writes it to the log. `cost`: scenes, voxels and seconds."""
+        scenes, voxels, seconds = cost
+        progress = self.progress
+        terms = {name: value for name, value in values.items() if name != "gradient_norm"}
+        row = {
+            "step": self.step.index,
+            "epoch": epoch,
+            "batch": number,
+            "iteration": progress.iterations,
+            "learning_rate": rate,
+            "loss": {**terms, "total": sum(terms.values())},
+            "gradient_norm": values["gradient_norm"] if math.isfinite(values["gradient_norm"]) else None,
+            "scenes": scenes,
+            "voxels": voxels,
+            "speed": {  # whatever differs from run to run
+                "scenes_per_second": scenes / seconds,
+                "voxels_per_second": voxels / seconds,
+                "memory_gib": self.machine.peak_memory_bytes() / 2**30,
+            },
+        }
+        if self.log is not None:
+            self.log.write(row)
+        per_second = {"scenes/s": scenes / seconds, "voxels/s": voxels / seconds}
+        for name, value in {**row["loss"], "learning_rate": rate, **per_second}.items():
+            progress.sums[name] = progress.sums.get(name, 0.0) + value
+        progress.batches = number + 1
+        progress.iterations += 1
+        progress.seconds += seconds
         if self.machine.device.type == "cuda":
-            self.progress.peak_memory_bytes = torch.cuda.max_memory_allocated(self.machine.device)
-        self.history.append({"step": self.step.index, "epoch": epoch, "learning_rate": rate, **sums})
-        self._checkpoint()
+            progress.peak_memory_bytes = self.machine.peak_memory_bytes()
 
-    def _run_batch(self, batch: Batch, rate: float) -> dict[str, float]:
-        names = ", ".join(batch.names)
-        batch = batch.to(self.machine.device)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        terms = self._loss_terms(batch)
-        total = sum(terms.values())
-        values = {name: value.item() for name, value in terms.items()}
-        for name, value in values.items():
-            if not math.isfinite(value):
-                raise InputError(f"loss term {name!r} is {value} at step {self.step.index}, scenes {names}")
-        if not total.requires_grad:  # no term reaches the network: nothing to learn from this batch
-            return values
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(total).backward()
-        self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.step.network.parameters(), self.recipe.max_gradient_norm)
-        if not self.scaler.is_enabled() and not torch.isfinite(norm):
-            raise InputError(f"gradient norm is {norm.item()} at step {self.step.index}, scenes {names}")
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        return values
+    def _open_log(self) -> None:
+        if distributed.is_first():
+            progress = self.progress
+            self.log = MetricsLog(self.folder, progress.log_bytes, progress.iterations, self.tracker)
 
-    def _loss_terms(self, batch: Batch) -> dict[str, Tensor]:
-        voxels = SparseTensor(batch.features, batch.coordinates)
-        with self.machine.autocast(self.recipe.precision):
-            new = self.step.network(voxels)
-            if self.step.index == 0:
-                return {"ce": cross_entropy(new.logits, batch.labels)}
-            old = None
-            if self.step.teacher is not None:
-                with torch.no_grad():
-                    old = self.step.teacher(voxels)
-            return self.method.loss(self.step, batch, new, old)
-
-    def _memory_note(self) -> dict[str, str]:
-        if self.machine.device.type != "cuda":
-            return {}
-        return {"GiB": f"{torch.cuda.max_memory_allocated(self.machine.device) / 2**30:.1f}"}
+    def _close_log(self) -> None:
+        if self.log is not None:
+            self.log.close()
+            self.log = None
 
     def _checkpoint(self) -> None:
+        """Written by the first process; the others hold the same."""
+        self._saved = time.monotonic()
+        if not distributed.is_first():
+            return
+        if self.log is not None:
+            self.progress.log_bytes = self.log.keep()
+        self.progress.largest_part = self.updater.largest_part
         content: dict[str, Any] = {
             "network": self.step.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
+            "optimizer": self.updater.optimizer.state_dict(),
+            "scaler": self.updater.scaler.state_dict(),
             "method": self.method.state,
             "progress": asdict(self.progress),
-            "history": self.history,
         }
-        save_checkpoint(self.folder / "checkpoint.pt", content)
-        log = "".join(json.dumps(row) + "\n" for row in self.history)
-        write_atomic(self.folder / "log.jsonl", log)
+        self.checkpoints.save(self.progress.iterations, content)
 
     def _restore(self, content: dict[str, Any]) -> None:
         self.step.network.load_state_dict(content["network"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.scaler.load_state_dict(content["scaler"])
+        self.updater.optimizer.load_state_dict(content["optimizer"])
+        self.updater.scaler.load_state_dict(content["scaler"])
         self.method.state = content["method"]
         self.progress = Progress(**content["progress"])
-        self.history = content["history"]
+        self.updater.largest_part = self.progress.largest_part
 
 
-def make_optimizer(network: nn.Module, recipe: Recipe, rate: float) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum or AdamW over all parameters of the network."""
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=recipe.weight_decay)
-    return torch.optim.SGD(
-        network.parameters(), lr=rate, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay
-    )
-
-
-def schedule(name: str, fraction: float) -> float:
-    """Factor of the learning rate after `fraction` (0..1) of a step: "poly" (power 0.9) or "cosine"."""
-    return (1 - fraction) ** 0.9 if name == "poly" else 0.5 * (1 + math.cos(math.pi * fraction))
-
-
-def pass_over(
-    manifest: Manifest, scenes: list, table: Tensor, recipe: Recipe, workers: int
-) -> Callable[[], Any]:
-    """A function that starts one pass over the scenes: not augmented, in order, with labels by `table`."""
-    batches = plan_batches(scenes, recipe.batch_voxels)
-    return lambda: batches_of(BatchSet(manifest, batches, table, recipe.inputs), workers)
+def share_of(batch: list[SceneEntry]) -> list[SceneEntry]:
+    """This process' scenes of a batch: each scene goes to the process that has the fewest voxels so far, so
+    the first process always has one."""
+    loads, share = [0] * distributed.processes(), []
+    for entry in batch:
+        taker = loads.index(min(loads))
+        loads[taker] += max(entry.voxels, 1)
+        if taker == distributed.rank():
+            share.append(entry)
+    return share

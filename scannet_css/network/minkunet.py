@@ -3,6 +3,7 @@
 Structure and parameter names are those of MinkowskiEngine's examples, so its checkpoints load as they are.
 """
 
+import copy
 import math
 from dataclasses import dataclass
 
@@ -28,6 +29,18 @@ NETWORKS = {
     "minkunet34c": ((32, 64, 128, 256, 256, 128, 96, 96), _34, 32, 5),
     "minkunet14s": ((16, 32, 48, 64, 64, 48, 32, 32), _14, 16, 3),  # ours: small enough to train on a CPU
 }
+# the batch norm after each convolution outside of the blocks
+_NORMS = {
+    "conv0p1s1": "bn0",
+    "conv1p1s2": "bn1",
+    "conv2p2s2": "bn2",
+    "conv3p4s2": "bn3",
+    "conv4p8s2": "bn4",
+    "convtr4p16s2": "bntr4",
+    "convtr5p8s2": "bntr5",
+    "convtr6p4s2": "bntr6",
+    "convtr7p2s2": "bntr7",
+}
 
 
 @dataclass
@@ -47,6 +60,13 @@ class Output:
     features: Tensor
     levels: list[Level]
 
+    def clone(self) -> "Output":
+        """The same with tensors of its own; the finest level is `features` again."""
+        features = self.features.clone()
+        levels = [Level(y.coordinates, y.features.clone(), y.stride) for y in self.levels[:-1]]
+        finest = self.levels[-1]
+        return Output(self.logits.clone(), features, [*levels, Level(finest.coordinates, features, 1)])
+
 
 class BasicBlock(nn.Module):
     """Two 3^3 convolutions and the residual sum; a 1^3 convolution adapts the channels where they change."""
@@ -60,6 +80,14 @@ class BasicBlock(nn.Module):
         self.downsample = None
         if in_channels != channels:
             self.downsample = nn.Sequential(Conv3d(in_channels, channels, kernel_size=1), BatchNorm(channels))
+
+    def fold_norms(self) -> None:
+        """See MinkUNet.fold_norms."""
+        self.norm1.fold_into(self.conv1)
+        self.norm2.fold_into(self.conv2)
+        if self.downsample is not None:
+            conv, norm = self.downsample
+            norm.fold_into(conv)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         out = self.conv1(x, self.norm1, relu=True)
@@ -135,6 +163,15 @@ class MinkUNet(nn.Module):
         """Output channels now."""
         return self.final.kernel.shape[1]
 
+    def fold_norms(self) -> None:
+        """Takes every batch norm, as it is in evaluation, into its convolution for good: cheaper to run, and
+        no longer to be trained."""
+        for conv, norm in _NORMS.items():
+            getattr(self, norm).fold_into(getattr(self, conv))
+        for module in self.modules():
+            if isinstance(module, BasicBlock):
+                module.fold_norms()
+
     def forward(self, x: SparseTensor) -> Output:
         rows = x.in_canonical_order()
         p1 = self.conv0p1s1(rows, self.bn0, relu=True)
@@ -170,3 +207,10 @@ def build_network(name: str, in_channels: int = 3, classes: int = 20) -> MinkUNe
             f"network {name!r} is not known{did_you_mean(name, NETWORKS)}; expected {', '.join(NETWORKS)}"
         )
     return MinkUNet(in_channels, classes, *NETWORKS[name])
+
+
+def frozen_copy(network: MinkUNet) -> MinkUNet:
+    """The teacher: a copy for evaluation that takes no gradient, its batch norms folded."""
+    copied = copy.deepcopy(network).eval()
+    copied.fold_norms()
+    return copied.requires_grad_(False)

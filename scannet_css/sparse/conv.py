@@ -48,7 +48,12 @@ def convolve(features: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
 
 
 def convolve_without_gradient(
-    features: Tensor, kernel: Tensor, kernel_map: KernelMap, bias: Tensor, residual: Tensor | None, relu: bool
+    features: Tensor,
+    kernel: Tensor,
+    kernel_map: KernelMap,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    relu: bool,
 ) -> Tensor:
     """relu(convolution + bias (Cout,) + residual (M, Cout)) in one pass over the output."""
     features, _ = _autocast(features)

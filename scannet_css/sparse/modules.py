@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scannet_css.errors import InputError
@@ -51,8 +52,10 @@ class _Convolution(nn.Module):
     ) -> Tensor:
         """relu(norm(convolution + bias) + residual), all but the convolution optional; no map for size 1."""
         residual = None if residual is None else residual.canonical_features()
-        if norm is not None and not norm.training and not torch.is_grad_enabled():
-            return self._run_folded(features, kernel_map, norm, residual, relu)
+        if norm is not None and norm.is_folded:
+            norm = None
+        if not torch.is_grad_enabled() and not (norm is not None and norm.training):
+            return self._run_in_one_pass(features, kernel_map, norm, residual, relu)
         out = features @ self.kernel if kernel_map is None else convolve(features, self.kernel, kernel_map)
         if self.bias is not None:
             out = out + self.bias
@@ -62,22 +65,22 @@ class _Convolution(nn.Module):
             out = out.add_(residual) if norm is not None else out + residual
         return out.relu_() if relu else out
 
-    def _run_folded(
+    def _run_in_one_pass(
         self,
         features: Tensor,
         kernel_map: KernelMap | None,
-        norm: "BatchNorm",
+        norm: "BatchNorm | None",
         residual: Tensor | None,
         relu: bool,
     ) -> Tensor:
-        """The same in one pass: at inference a batch norm is a factor on the kernel and a bias."""
-        factor, bias = norm.as_affine()
-        if self.bias is not None:
-            bias = bias + self.bias[0] * factor
-        kernel = self.kernel * factor
+        """The same at inference, where a batch norm is a factor on the kernel and a bias."""
+        kernel, bias = self.kernel, self.bias
+        if norm is not None:
+            kernel, bias = norm.folded(kernel, bias)
+        bias = None if bias is None else bias[0]
         if kernel_map is not None:
             return convolve_without_gradient(features, kernel, kernel_map, bias, residual, relu)
-        out = torch.addmm(bias, features, kernel)
+        out = features @ kernel if bias is None else torch.addmm(bias, features, kernel)
         if residual is not None:
             out += residual
         return out.relu_() if relu else out
@@ -124,10 +127,8 @@ class Conv3d(_Convolution):
         kernel_map = None
         if self.kernel_size > 1:
             kernel_map = x.manager.map(x.stride, self.kernel_size, self.stride, self.dilation)
-        out_stride = x.stride * self.stride
-        _check_norm(norm, len(x) if kernel_map is None else kernel_map.outputs, out_stride)
         out = self._run(x.canonical_features(), kernel_map, norm, residual, relu)
-        return x.at_stride(out, out_stride)
+        return x.at_stride(out, x.stride * self.stride)
 
 
 class ConvTranspose3d(_Convolution):
@@ -158,7 +159,6 @@ class ConvTranspose3d(_Convolution):
             raise InputError("the transposed convolution needs a finer level, but its input has stride 1")
         stride = x.stride // 2
         kernel_map = x.manager.map(stride, 2, 2).reverse
-        _check_norm(norm, kernel_map.outputs, stride)
         return x.at_stride(self._run(x.features, kernel_map, norm, residual, relu), stride)
 
 
@@ -168,14 +168,18 @@ class BatchNorm(nn.Module):
     def __init__(self, channels: int, momentum: float = 0.1):
         super().__init__()
         self.bn = nn.BatchNorm1d(channels, momentum=momentum)
+        self.is_folded = False  # into the convolution before it
 
     def forward(self, x: SparseTensor) -> SparseTensor:
-        _check_norm(self, len(x), x.stride)
         return x.with_features(self.normalise(x.features))
 
     def normalise(self, features: Tensor) -> Tensor:
-        """The layer on features (N, C)."""
+        """The layer on features (N, C). A single row has no variance: also in training it is normalised with
+        the running statistics, and leaves them as they are."""
         bn = self.bn
+        if len(features) == 1 and not isinstance(bn, nn.SyncBatchNorm):  # which sees other processes' rows
+            running = bn.running_mean, bn.running_var
+            return F.batch_norm(features, *running, bn.weight, bn.bias, training=False, eps=bn.eps)
         if not self.training or features.device.type != "cpu":
             return bn(features)
         out, mean, variance = ExactBatchNorm.apply(features, bn.weight, bn.bias, bn.eps)
@@ -185,14 +189,16 @@ class BatchNorm(nn.Module):
         bn.num_batches_tracked += 1
         return out
 
-    def as_affine(self) -> tuple[Tensor, Tensor]:
-        """At inference the layer is x * factor + bias: both (C,)."""
+    def folded(self, kernel: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+        """kernel (..., Cout) and bias (1, Cout) of the convolution that gives, without this layer, what it
+        gives at inference with this layer behind it."""
         factor = self.bn.weight * torch.rsqrt(self.bn.running_var + self.bn.eps)
-        return factor, self.bn.bias - self.bn.running_mean * factor
+        shift = self.bn.bias - self.bn.running_mean * factor
+        return kernel * factor, shift[None] if bias is None else shift + bias * factor
 
-
-def _check_norm(norm: BatchNorm | None, voxels: int, stride: int) -> None:
-    if norm is not None and norm.training and voxels == 1:
-        raise InputError(
-            f"batch norm needs more than one voxel to train, the batch has one at stride {stride}"
-        )
+    @torch.no_grad()
+    def fold_into(self, convolution: "Conv3d | ConvTranspose3d") -> None:
+        """Takes the layer into the convolution before it, for good; behind that it then does nothing."""
+        kernel, bias = self.folded(convolution.kernel, convolution.bias)
+        convolution.kernel, convolution.bias = nn.Parameter(kernel), nn.Parameter(bias)
+        self.is_folded = True

@@ -1,0 +1,75 @@
+"""Means over a batch that is computed in parts: by several processes, or in pieces where memory is short.
+
+A loss that averages over the voxels of a batch must divide by their number in the whole batch, not in the
+part at hand. So every mean is written `mean_over(sum, count)`. Where a batch has several parts, the loss is
+computed once to learn the counts, these are added up over parts and processes, and then it is computed to be
+differentiated; the loop averages the parts' losses, and what comes out is the whole batch's loss.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from scannet_css import distributed
+
+_active: "Denominators | None" = None
+
+
+def mean_over(values_sum: Tensor, count: Tensor | int) -> Tensor:
+    """values_sum / count, 0 where the count is 0: a mean over whatever the batch has `count` of.
+
+    Exact also for a batch in parts, where a plain `.mean()` gives the mean of the parts' means.
+    """
+    count = torch.as_tensor(count, device=values_sum.device)
+    denominator = count.clamp(min=1) if _active is None else _active.denominator(count)
+    return values_sum / denominator
+
+
+class Denominators:
+    """The counts of all means in a batch's loss, in the order in which the loss takes them."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.counts = torch.zeros(0, dtype=torch.int64, device=device)
+        self._call = 0
+        self._parts = 0  # of the whole batch, over all processes; 0 while counting
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """In here the loss of one part is computed for its counts."""
+        self._found: list[Tensor] = []
+        with self._listening(), torch.no_grad():
+            yield
+        found = torch.stack(self._found) if self._found else self.counts[:0]
+        self.counts = self.counts + found if len(self.counts) else found
+
+    def share(self, parts: int, calls: int) -> None:
+        """The batch has so many parts over all processes, in each of which the loss takes `calls` means."""
+        if len(self.counts) == 0:  # this process has no part
+            self.counts = self.counts.new_zeros(calls)
+        self.counts, self._parts = distributed.total(self.counts), parts
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """In here the loss of one part is computed with the counts of the whole batch."""
+        with self._listening():
+            yield
+
+    def denominator(self, count: Tensor) -> Tensor:
+        """What the next mean of the loss is divided by."""
+        if not self._parts:
+            self._found.append(count.to(torch.int64))
+            return count.clamp(min=1)
+        self._call += 1
+        # The parts' losses are averaged, so each counts for its share only.
+        return self.counts[self._call - 1].clamp(min=1) / self._parts
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        global _active
+        _active, self._call = self, 0
+        try:
+            yield
+        finally:
+            _active = None

@@ -1,0 +1,66 @@
+"""Leaving on a signal: at the next safe place, with a checkpoint and an exit code that says what to do.
+
+| signal | means | exit code |
+|---|---|---|
+| SIGTERM, SIGUSR1 | the scheduler wants the machine | 75: run the same command again (requeue) |
+| SIGINT | somebody pressed Ctrl-C | 130; the same command goes on too |
+| any of them again | leave at once, what is on disk stays whole | 128 + its number, as the shell shows it |
+"""
+
+import signal
+from types import FrameType
+
+REQUEUE = 75  # EX_TEMPFAIL
+SIGNALS = {signal.SIGTERM: REQUEUE, signal.SIGUSR1: REQUEUE, signal.SIGINT: 130}
+PATIENCE = 20.0  # seconds for the batch at hand; then it is given up, since 30 are promised
+
+
+class Stopped(BaseException):
+    """The run was told to stop and has left everything as it has to be. Not an error: nobody may catch it as
+    one."""
+
+    def __init__(self, signal_name: str, code: int) -> None:
+        super().__init__(f"stopped by {signal_name}; the same command goes on from here")
+        self.code = code
+
+
+class StopSignals:
+    """Inside `with`, a first signal sets `requested`; whoever works asks for it, saves and calls `leave`."""
+
+    def __init__(self) -> None:
+        self._received: signal.Signals | None = None
+        self._before: dict = {}
+
+    @property
+    def requested(self) -> bool:
+        return self._received is not None
+
+    def leave(self) -> None:
+        """Raises Stopped. Also called by processes that others have told to stop."""
+        received = self._received or signal.SIGTERM
+        raise Stopped(received.name, SIGNALS[received])
+
+    def saving(self) -> None:
+        """Called before the last checkpoint is written: from here on the patience is the disk's."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def __enter__(self) -> "StopSignals":
+        for number in SIGNALS:
+            self._before[number] = signal.signal(number, self._on_signal)
+        self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._on_alarm)
+        return self
+
+    def __exit__(self, *_) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._received = signal.Signals(number)
+        # The next one is the system's: it ends the process even in the middle of a long product.
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+
+    def _on_alarm(self, number: int, frame: FrameType | None) -> None:
+        self.leave()
