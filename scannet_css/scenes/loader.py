@@ -1,11 +1,16 @@
 """Prepared scenes -> batches of voxels, the same whatever the number of workers.
 
-Which scenes form a batch, their order and how each is augmented depend only on (seed, step, epoch, scene).
+Which scenes form a batch, their order and how each is augmented depend only on (seed, step, epoch, scene) and
+on the kind of device that augments: a GPU draws other random numbers than a CPU.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -13,13 +18,22 @@ from torch.utils.data import DataLoader, Dataset
 
 from scannet_css.errors import InputError
 from scannet_css.scenes.augment import augment
+from scannet_css.scenes.batch import Batch
 from scannet_css.scenes.store import Manifest, SceneEntry, load_scene
 from scannet_css.scenes.voxelize import majority_labels, voxel_mean, voxelize
+from scannet_css.scenes.workers import ahead, start_worker
+
+CPU = torch.device("cpu")
+AHEAD = 2  # batches that wait on a GPU for their turn
+
+# A scene and what its part of a batch is made from, by the names of Scene's tensors.
+Raw = tuple[SceneEntry, dict[str, Tensor]]
 
 
-def derived_generator(*identity: int | str) -> Generator:
-    """A random generator that depends on nothing but the identity, e.g. (seed, step, epoch, scene name)."""
-    return Generator().manual_seed(derived_seed(*identity))
+def derived_generator(*identity: int | str, device: torch.device = CPU) -> Generator:
+    """A random generator that depends on nothing but the identity, e.g. (seed, step, epoch, scene name), and
+    the kind of device."""
+    return Generator(device).manual_seed(derived_seed(*identity))
 
 
 def derived_seed(*identity: int | str) -> int:
@@ -55,44 +69,21 @@ def point_features(inputs: str, points: Tensor, normals: Tensor, colours: Tensor
         elif name == "normal":
             features.append(normals)
         else:
-            floor = points[:, 2].kthvalue(1 + (len(points) - 1) // 100).values
+            # not kthvalue, which has no deterministic form on a GPU
+            lowest = points[:, 2].topk(1 + (len(points) - 1) // 100, largest=False, sorted=False)
+            floor = lowest.values.amax()
             features.append(points[:, 2:] - floor)
     return torch.cat(features, 1)
 
 
-@dataclass
-class Batch:
-    """B scenes as N voxels. In evaluation batches every scene also carries its vertices."""
-
-    names: list[str]
-    features: Tensor  # (N, channels) float32: mean of the features of the voxel's points
-    coordinates: Tensor  # (N, 4) int32: scene in the batch, x, y, z
-    labels: Tensor  # (N,) int64: channel, 255 ignored
-    inverse: list[Tensor]  # evaluation only, per scene (P,) int64: each vertex's voxel row within the scene
-    vertex_labels: list[Tensor]  # evaluation only, per scene (P,) int64: channel, 255 ignored
-
-    def to(self, device: torch.device) -> "Batch":
-        """The same batch with its tensors on `device`."""
-
-        def move(value: Tensor) -> Tensor:
-            return value.to(device, non_blocking=True)
-
-        return replace(
-            self,
-            features=move(self.features),
-            coordinates=move(self.coordinates),
-            labels=move(self.labels),
-            inverse=[move(tensor) for tensor in self.inverse],
-            vertex_labels=[move(tensor) for tensor in self.vertex_labels],
-        )
-
-
 def plan_batches(scenes: Sequence[SceneEntry], voxel_budget: int) -> list[list[SceneEntry]]:
     """Cuts the sequence into batches of at most `voxel_budget` voxels (as prepared); a larger scene stands
-    alone."""
+    alone. Scenes without voxels are left out: there is nothing to train or score on."""
     batches: list[list[SceneEntry]] = []
     filled = 0
     for scene in scenes:
+        if not scene.voxels:
+            continue
         if not batches or filled + scene.voxels > voxel_budget:
             batches.append([])
             filled = 0
@@ -108,8 +99,11 @@ def shuffled(scenes: Sequence[SceneEntry], *identity: int | str) -> list[SceneEn
 
 
 class BatchSet(Dataset):
-    """Batches by number, for torch's DataLoader. `identity` = (seed, step, epoch) switches augmentation
-    on."""
+    """Batches by number. `identity` = (seed, step, epoch) switches augmentation on.
+
+    A batch is made in two stages, which may run in different places: `read` and `make`. A batch without
+    scenes is one of no rows: several processes may share fewer scenes than they are.
+    """
 
     def __init__(
         self,
@@ -127,48 +121,142 @@ class BatchSet(Dataset):
         return len(self.batches)
 
     def __getitem__(self, index: int) -> Batch:
-        load = self._as_prepared if self.identity is None else self._augmented
-        parts = [load(entry) for entry in self.batches[index]]
-        features, coordinates, labels, inverse, vertex_labels = zip(*parts, strict=True)
+        return self.load(self.batches[index])
+
+    def load(self, entries: list[SceneEntry]) -> Batch:
+        """The batch of these scenes, read and made here, on the CPU."""
+        return self.make(self.read(entries), CPU)
+
+    def read(self, entries: list[SceneEntry]) -> list[Raw]:
+        """What is needed of the scenes. Raises InputError for a file that is missing or damaged."""
+        names = ["points", "normals", "colours", "labels"]
+        if self.identity is None:
+            names += ["voxel_coordinates", "voxel_labels", "inverse"]
+        scenes = [load_scene(self.manifest.path(entry)) for entry in entries]
+        return [
+            (entry, {name: getattr(scene, name) for name in names})
+            for entry, scene in zip(entries, scenes, strict=True)
+        ]
+
+    def make(self, scenes: list[Raw], device: torch.device) -> Batch:
+        """The batch of these scenes, computed on `device`. Raises InputError, which names the scene's file,
+        for numbers that are not finite or too large."""
+        table = self.label_table.to(device)
         training = self.identity is not None
+        # The parts of a batch without scenes.
+        features = [torch.empty(0, input_channels(self.inputs), device=device)]
+        coordinates = [torch.empty(0, 4, dtype=torch.int32, device=device)]
+        labels = [torch.empty(0, dtype=table.dtype, device=device)]
+        inverse, vertex_labels = [], []
+        for number, (entry, tensors) in enumerate(scenes):
+            tensors = {name: _sent(tensor, device) for name, tensor in tensors.items()}
+            try:
+                means, voxels, majority, voxel_of_vertex = self._make_scene(entry.name, tensors)
+            except InputError as error:
+                raise InputError(f"{self.manifest.path(entry)}: {error}") from None
+            features.append(means)
+            coordinates.append(torch.nn.functional.pad(voxels, (1, 0), value=number))
+            labels.append(table[majority.long()])
+            if not training:
+                inverse.append(voxel_of_vertex)
+                vertex_labels.append(table[tensors["labels"].long()])
+        names = [entry.name for entry, _ in scenes]
         return Batch(
-            [entry.name for entry in self.batches[index]],
-            torch.cat(features),
-            torch.cat([_with_scene(number, part) for number, part in enumerate(coordinates)]),
-            torch.cat(labels),
-            [] if training else list(inverse),
-            [] if training else list(vertex_labels),
+            names, torch.cat(features), torch.cat(coordinates), torch.cat(labels), inverse, vertex_labels
         )
 
-    def _as_prepared(self, entry: SceneEntry) -> tuple[Tensor, ...]:
-        scene = load_scene(self.manifest.path(entry))
-        inverse = scene.inverse.long()
-        features = point_features(self.inputs, scene.points, scene.normals, scene.colours.float())
-        return (
-            voxel_mean(features, inverse, len(scene.voxel_coordinates)),
-            scene.voxel_coordinates,
-            self.label_table[scene.voxel_labels.long()],
-            inverse,
-            self.label_table[scene.labels.long()],
-        )
-
-    def _augmented(self, entry: SceneEntry) -> tuple[Tensor, ...]:
-        scene = load_scene(self.manifest.path(entry))
-        generator = derived_generator(*self.identity, entry.name)
-        points, normals, colours = augment(
-            scene.points, scene.normals, scene.colours.float(), generator, self.with_elastic
-        )
-        coordinates, inverse = voxelize(points, self.manifest.voxel_size)
-        labels = majority_labels(scene.labels, inverse, len(coordinates))
+    def _make_scene(self, name: str, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Features, coordinates and labels of the voxels, and the voxel of each point."""
+        points, normals, colours = tensors["points"], tensors["normals"], tensors["colours"].float()
+        # The sum stands for all, which takes a tenth of the time; on a GPU it is one wait instead of two.
+        if not torch.isfinite(points.sum() + normals.sum()):
+            raise InputError("points or normals are not finite; prepare it again from whole data")
+        if self.identity is None:
+            coordinates, labels = tensors["voxel_coordinates"], tensors["voxel_labels"]
+            inverse = tensors["inverse"].long()
+        else:
+            generator = derived_generator(*self.identity, name, device=points.device)
+            points, normals, colours = augment(points, normals, colours, generator, self.with_elastic)
+            coordinates, inverse = voxelize(points, self.manifest.voxel_size)
+            labels = majority_labels(tensors["labels"], inverse, len(coordinates))
         features = point_features(self.inputs, points, normals, colours)
-        features = voxel_mean(features, inverse, len(coordinates))
-        return features, coordinates, self.label_table[labels.long()], inverse, labels
+        return voxel_mean(features, inverse, len(coordinates)), coordinates, labels, inverse
 
 
-def _with_scene(number: int, coordinates: Tensor) -> Tensor:
-    return torch.nn.functional.pad(coordinates, (1, 0), value=number)
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """On `device`; to a GPU over pinned memory, so that this thread does not wait for the copy."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
-def batches_of(batch_set: BatchSet, workers: int) -> Iterator[Batch]:
-    """Iterates over the batches in order, loaded by `workers` processes (0: this one)."""
-    return iter(DataLoader(batch_set, batch_size=None, num_workers=workers))
+def batches_of(batch_set: BatchSet, workers: int, device: torch.device = CPU) -> Iterator[Batch]:
+    """Iterates over the batches in order, on `device`.
+
+    `workers` processes read and make them (0: this process does). For a CUDA device they only read; a thread
+    makes the batches there, on a stream of its own, and stays AHEAD of them ahead. Raises InputError for a
+    scene that cannot be read or made. Closing the iterator early ends thread and processes; these are
+    started by, and die with, the thread that asks for the first batch.
+    """
+    on_gpu = device.type == "cuda"
+    with closing(
+        _results(batch_set.read if on_gpu else batch_set.load, batch_set.batches, workers)
+    ) as results:
+        if on_gpu:
+            yield from _made_on_gpu(batch_set, results, device)
+        else:
+            for batch in results:
+                yield batch.to(device)
+
+
+def _made_on_gpu(batch_set: BatchSet, results: Iterator[list[Raw]], device: torch.device) -> Iterator[Batch]:
+    """The batches of what was read, made while the consumer's stream works on earlier ones."""
+    stream = torch.cuda.Stream(device)
+
+    def made() -> Iterator[tuple[Batch, torch.cuda.Event]]:
+        for scenes in results:
+            with torch.cuda.stream(stream):
+                batch = batch_set.make(scenes, device)
+                done = stream.record_event()
+            yield batch, done
+
+    with closing(ahead(made(), AHEAD)) as batches:
+        for batch, done in batches:
+            consumer = torch.cuda.current_stream(device)
+            consumer.wait_event(done)
+            for tensor in batch.tensors:
+                tensor.record_stream(consumer)  # its memory is not used again before the consumer is done
+            yield batch
+
+
+def _results(work: Callable, batches: list[list[SceneEntry]], workers: int) -> Iterator:
+    """`work` of each batch's scenes in order, done by processes that are started now."""
+    options = {}
+    if workers:
+        options["worker_init_fn"] = partial(_start_worker, os.getpid())
+        if sys.platform == "linux":  # with a fork server a worker would not be this process's child
+            options["multiprocessing_context"] = "fork"
+    generator = Generator()  # the loader draws a seed, which must not change what the caller draws next
+    options |= {"batch_size": None, "num_workers": workers, "generator": generator}
+    return _raising(iter(DataLoader(batches, collate_fn=partial(_attempt, work), **options)))
+
+
+def _start_worker(parent: int, number: int) -> None:
+    start_worker(parent)
+
+
+def _attempt(work: Callable, entries: list[SceneEntry]) -> Any:
+    """The result or the error for the user: what a worker raises, DataLoader hands on with its traceback."""
+    try:
+        return work(entries)
+    except (InputError, OSError) as error:
+        return error
+
+
+def _raising(results: Iterator) -> Iterator:
+    """The same results; raises the first that is an error."""
+    try:
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+            yield result
+    finally:
+        del results  # the last reference to the loader's iterator: it ends its processes

@@ -43,15 +43,14 @@ def majority_labels(labels: torch.Tensor, inverse: torch.Tensor, voxels: int) ->
 
     Points with label 255 do not vote; a tie goes to the smallest label; a voxel without a vote gets 255.
     """
-    votes = labels != IGNORE
     # one key for each pair of voxel and label, so that memory does not grow with the number of classes
-    pairs, counts = torch.unique(inverse[votes].long() << 8 | labels[votes].long(), return_counts=True)
-    pair_voxels, pair_labels = pairs >> 8, (pairs & 255).to(torch.uint8)
-    most = torch.zeros(voxels, dtype=torch.int64, device=labels.device)
-    most.scatter_reduce_(0, pair_voxels, counts, "amax")
-    winners = counts == most[pair_voxels]
-    result = torch.full((voxels,), IGNORE, dtype=torch.uint8, device=labels.device)
-    return result.scatter_reduce_(0, pair_voxels[winners], pair_labels[winners], "amin")
+    pairs, counts = torch.unique(inverse.long() << 8 | labels.long(), return_counts=True)
+    # the larger count wins, then the smaller label; ignored points score 0, which reads as 255 below
+    rank = IGNORE - (pairs & 255)
+    score = torch.where(rank == 0, 0, counts << 8 | rank)
+    best = torch.zeros(voxels, dtype=torch.int64, device=labels.device)
+    best.scatter_reduce_(0, pairs >> 8, score, "amax")
+    return (IGNORE - (best & 255)).to(torch.uint8)
 
 
 def voxel_mean(values: torch.Tensor, inverse: torch.Tensor, voxels: int) -> torch.Tensor:

@@ -1,0 +1,66 @@
+"""Threads and processes that work ahead of a consumer, and end with it."""
+
+import ctypes
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+_PR_SET_PDEATHSIG = 1  # Linux's prctl.h
+
+
+def ahead(items: Iterator[Item], depth: int) -> Iterator[Item]:
+    """The same items in the same order, taken by a thread that stays up to `depth` of them ahead.
+
+    What `items` raises is raised here, in its turn. Closing this iterator stops the thread and waits for it,
+    for one item at most.
+    """
+    free = threading.Semaphore(depth)
+    ready: queue.SimpleQueue[tuple[list[Item], BaseException | None]] = queue.SimpleQueue()
+    stopped = threading.Event()
+
+    def work() -> None:
+        error = None
+        try:
+            while free.acquire() and not stopped.is_set():
+                ready.put(([next(items)], None))
+        except StopIteration:
+            pass
+        except BaseException as raised:
+            error = raised
+        ready.put(([], error))
+
+    thread = threading.Thread(target=work, name="ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = ready.get()
+            if error is not None:
+                raise error
+            if not item:
+                return
+            free.release()
+            yield item.pop()
+    finally:
+        stopped.set()
+        free.release()
+        thread.join()
+
+
+def start_worker(parent: int) -> None:
+    """Leaves signals to the parent, the process of this id, and on Linux ends when it does, even killed.
+
+    Call it first in a process that `parent` has started. Linux watches the thread that started it, so this
+    must outlive the worker.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended before the line above
+            os._exit(1)
