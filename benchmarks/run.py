@@ -3,10 +3,13 @@
     python benchmarks/run.py --method lgkd
     python benchmarks/run.py --method plop3d --protocol scannet/lgkd-14-5 --data data/scannet --seed 3
     python benchmarks/run.py --method lgkd --help        # every option, with the method's own
+    torchrun --nproc-per-node 4 benchmarks/run.py --method lgkd --data data/scannet      # four GPUs
 
 Without --data the synthetic set is used, and made once where it is missing. The recipe's defaults are
-ScanNet's, changed by benchmarks/recipes/<data set>.json where there is one. The same command continues an
-interrupted run. Result: RUN/record.json.
+ScanNet's, changed by benchmarks/recipes/<data set>.json where there is one. Result: RUN/record.json.
+
+The same command continues a run that was interrupted, however it was. Exit codes: 0 done, 2 bad input, 75
+stopped by SIGTERM or SIGUSR1 with a checkpoint written (run the same command again), 130 the same for Ctrl-C.
 """
 
 import argparse
@@ -23,12 +26,16 @@ from typing import Any
 import torch
 
 import baselines  # noqa: F401  registers the methods
+from scannet_css import distributed
 from scannet_css.errors import InputError, run_command
-from scannet_css.learning.continual import ContinualRun, Setting, StepResult
+from scannet_css.learning.continual import ContinualRun, Setting, Start, StepResult
+from scannet_css.learning.log import wandb_tracker
+from scannet_css.learning.machine import Machine
 from scannet_css.learning.method import Method, find_method, method_names, options_of
-from scannet_css.learning.train import Machine, Recipe
+from scannet_css.learning.recipe import Recipe
 from scannet_css.protocols import load_protocol
 from scannet_css.results.record import (
+    FORMAT,
     Confusion,
     DataRecord,
     EnvironmentRecord,
@@ -67,19 +74,35 @@ def main(arguments: Sequence[str]) -> None:
     method_class = find_method(first.parse_known_args(arguments)[0].method)
     options = build_parser(method_class).parse_args(arguments)
 
-    machine = Machine(find_device(options.device), options.workers)
+    device = distributed.join(find_device(options.device))
+    if not distributed.is_first():
+        logging.getLogger().setLevel(logging.ERROR)
+    machine = Machine(device, options.workers, options.checkpoint_seconds, options.deterministic)
+    machine.make_deterministic()
     keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
     if options.engine:
         choose_engine(options.engine)
-    manifest = load_manifest(options.data) if options.data else synthetic_set()
+    if not options.data:
+        options.data = distributed.first_process_first(synthetic_set).folder
+    with machine.stop:
+        run(method_class, options, machine)
+    distributed.leave()
+
+
+def run(method_class: type[Method], options: argparse.Namespace, machine: Machine) -> None:
+    """From the options to the record."""
+    manifest = load_manifest(options.data)
     protocol = load_protocol(options.protocol)
     recipe = make_recipe(manifest.dataset, options)
     # Asked for now, so that an engine that cannot run here is refused before anything is trained.
     engine = engine_name(machine.device, compute_type(machine, recipe))
+    if recipe.batch_norm == "sync" and machine.device.type != "cuda":
+        raise InputError("--batch-norm sync: torch synchronises statistics between CUDA devices only")
     method = method_class(**given(options, options_of(method_class), prefix="method_"))
-    setting = Setting(manifest, protocol, recipe, options.seed)
+    start = None if options.init is None else Start.from_file(options.init)
+    setting = Setting(manifest, protocol, recipe, options.seed, start)
     folder = options.run or run_folder(options.runs, setting, method)
 
     log.info(
@@ -88,9 +111,23 @@ def main(arguments: Sequence[str]) -> None:
     log.info(
         "run: %s on %s, seed %d, %s engine, in %s", method.name, protocol.name, options.seed, engine, folder
     )
-    run = ContinualRun(setting, method, folder, options.runs / "base", machine, options.keep_predictions)
-    results = run.run()
-    record = make_record(setting, method, run.parameters, results, machine)
+    tracker = None
+    if options.wandb and distributed.is_first():
+        tracker = wandb_tracker(options.wandb, folder, {**setting.identity(), "method": method.name})
+    continual = ContinualRun(
+        setting,
+        method,
+        folder,
+        options.runs / "base",
+        machine,
+        tracker=tracker,
+        keep_predictions=options.keep_predictions,
+        export=options.export,
+    )
+    results = continual.run()
+    if not distributed.is_first():
+        return
+    record = make_record(setting, method, continual.parameters, results, machine)
     if not (folder / "record.json").exists():
         save_record(record, folder / "record.json")
     print_result(record, folder)
@@ -115,6 +152,12 @@ def build_parser(method_class: type[Method]) -> argparse.ArgumentParser:
     group.add_argument(
         "--seed", type=int, default=0, help="seed of weights, order and augmentation (%(default)s)"
     )
+    group.add_argument(
+        "--init",
+        type=Path,
+        metavar="FILE",
+        help="weights that step 0 starts from (.safetensors, or a MinkowskiEngine checkpoint)",
+    )
     group = parser.add_argument_group("where and how")
     group.add_argument("--runs", type=Path, default=ROOT / "runs", help="folder of all runs (runs)")
     group.add_argument("--run", type=Path, help="folder of this run (default: named by what is run)")
@@ -124,7 +167,21 @@ def build_parser(method_class: type[Method]) -> argparse.ArgumentParser:
     group.add_argument(
         "--workers", type=int, default=0, help="processes that load data; 0: none (%(default)s)"
     )
+    group.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="on CUDA: the same bits every time (a CPU always does so)",
+    )
+    group.add_argument(
+        "--checkpoint-seconds",
+        type=float,
+        default=300,
+        metavar="SECONDS",
+        help="between checkpoints: so much work is done again after a kill (%(default)s)",
+    )
     group.add_argument("--keep-predictions", action="store_true", help="store predictions for tools/view.py")
+    group.add_argument("--export", action="store_true", help="weights after each step as safetensors")
+    group.add_argument("--wandb", metavar="PROJECT", help="log to this Weights & Biases project too")
     group = parser.add_argument_group("recipe", "defaults for ScanNet; benchmarks/recipes/ changes them")
     add_options(group, fields(Recipe), "")
     add_options(parser.add_argument_group(f"method {method_class.name}"), options_of(method_class), "method_")
@@ -198,7 +255,7 @@ def make_record(
 ) -> Record:
     manifest, protocol = setting.manifest, setting.protocol
     return Record(
-        format=1,
+        format=FORMAT,
         method=MethodRecord(method.name, method.settings()),
         protocol=ProtocolRecord(
             name=protocol.name,
@@ -216,7 +273,9 @@ def make_record(
             len(manifest.split("train")),
             len(manifest.split("val")),
         ),
-        network=NetworkRecord(setting.recipe.network, parameters),
+        network=NetworkRecord(
+            setting.recipe.network, parameters, None if setting.start is None else setting.start.sha256
+        ),
         recipe=asdict(setting.recipe),
         seed=setting.seed,
         steps=[
@@ -231,7 +290,11 @@ def make_record(
             )
             for step in results
         ],
-        environment=EnvironmentRecord(**environment(machine.device, compute_type(machine, setting.recipe))),
+        environment=EnvironmentRecord(
+            **environment(machine.device, compute_type(machine, setting.recipe)),
+            deterministic=machine.is_deterministic,
+            processes=distributed.processes(),
+        ),
         created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
     )
 

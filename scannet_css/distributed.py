@@ -16,7 +16,7 @@ from torch import Tensor
 from scannet_css.errors import InputError
 
 Result = TypeVar("Result")
-PATIENCE = timedelta(minutes=30)  # one process may have the largest scenes of a pass
+PATIENCE = timedelta(days=1)  # the first may wait for the base step of another run; one that died is noticed
 
 
 def join(device: torch.device) -> torch.device:

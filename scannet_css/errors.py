@@ -12,8 +12,17 @@ class InputError(ValueError):
     """Something the user gave is wrong. The message is one line: the file, the value, what was expected."""
 
 
+class Stop(BaseException):
+    """The command was told to stop and has left everything as it has to be. Not an error: nobody may catch it
+    as one."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 def run_command(main: Callable[[Sequence[str]], int | None], arguments: Sequence[str] | None = None) -> int:
-    """Runs `main(arguments)` and returns its exit code; 2 for bad input, 130 for Ctrl-C.
+    """Runs `main(arguments)` and returns its exit code; 2 for bad input, 130 for Ctrl-C, its own for a Stop.
 
     `--debug` may stand anywhere on the command line and lets exceptions through. InputError and OSError (no
     permission, no space, no such file) become one line on stderr.
@@ -28,6 +37,9 @@ def run_command(main: Callable[[Sequence[str]], int | None], arguments: Sequence
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
+    except Stop as stop:
+        print(one_line(stop), file=sys.stderr)
+        return stop.code
     except KeyboardInterrupt:
         if options.debug:
             raise

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import scannet_css
 from scannet_css import distributed
 from scannet_css.errors import InputError
-from scannet_css.files import digest, locked, remove_temporary_files, write_atomic, write_json
+from scannet_css.files import digest, digest_file, locked, remove_temporary_files, write_atomic, write_json
 from scannet_css.learning.checkpoint import Checkpoints, load_checkpoint, save_checkpoint
 from scannet_css.learning.evaluate import count_batch
 from scannet_css.learning.log import Tracker
@@ -30,7 +30,7 @@ from scannet_css.learning.passes import add_up, forget_sums
 from scannet_css.learning.recipe import Recipe
 from scannet_css.learning.train import StepTrainer
 from scannet_css.network import MinkUNet, build_network, frozen_copy, grow
-from scannet_css.network.weights import initialise, save_weights
+from scannet_css.network.weights import initialise, read_weights, save_weights
 from scannet_css.protocols import Protocol
 from scannet_css.scenes import Manifest, SceneEntry
 from scannet_css.scenes.loader import (
@@ -52,6 +52,11 @@ class Start:
     path: Path
     sha256: str
     weights: dict[str, Tensor]
+
+    @classmethod
+    def from_file(cls, path: Path) -> "Start":
+        """Raises InputError as read_weights."""
+        return cls(path, digest_file(path) if path.is_file() else "", read_weights(path))
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,7 @@ class ContinualRun:
         self._waited_for: set[str] = set()
 
     def run(self) -> list[StepResult]:
-        """Runs what is missing and returns the results of all steps. Raises InputError, and Stopped where a
+        """Runs what is missing and returns the results of all steps. Raises InputError, and Stop where a
         signal says so: the run then goes on when it is started again."""
         network = self._first_network()
         distributed.first_process_first(self._claim_folder)
@@ -146,11 +151,7 @@ class ContinualRun:
                     teacher = frozen_copy(network)
                 torch.manual_seed(derived_seed(self.setting.seed, index, "head"))
                 grow(network, len(steps[index]), start=self.method.head_start)
-            if index == 0:
-                with self._alone_in(self.base_folder, self._wait):
-                    results.append(self._run_step(self._make_step(index, network, teacher)))
-            else:
-                results.append(self._run_step(self._make_step(index, network, teacher)))
+            results.append(self._run_step(self._make_step(index, network, teacher)))
         self.parameters = sum(parameter.numel() for parameter in network.parameters())
         return results
 
@@ -248,15 +249,11 @@ class ContinualRun:
         return add_up(name, plan_batches(scenes, recipe.batch_voxels), load, compute, folder, machine)
 
     def _run_step(self, step: Step) -> StepResult:
-        folder = self._folder_of(step.index) if step.index else self.base_folder
-        finished = folder / "finished.pt"
-        content = distributed.first_process_first(lambda: self._load_finished(finished))
-        if content is None:
-            content, result = self._train(step, folder)
+        if step.index:
+            content, result = self._load_or_train(step, self._folder_of(step.index))
         else:
-            step.network.load_state_dict(content["network"])
-            result = StepResult(**content["result"])
-            log.info("step %d: already done, taken from %s", step.index, folder)
+            with self._alone_in(self.base_folder, self._wait):
+                content, result = self._load_or_train(step, self.base_folder)
         if step.index == 0:
             self._visit_base(step)
         else:
@@ -266,6 +263,14 @@ class ContinualRun:
         if self.export and distributed.is_first():
             self._export(step, self.folder / "weights" / f"step{step.index}.safetensors")
         return result
+
+    def _load_or_train(self, step: Step, folder: Path) -> tuple[dict[str, Any], StepResult]:
+        content = distributed.first_process_first(lambda: self._load_finished(folder / "finished.pt"))
+        if content is None:
+            return self._train(step, folder)
+        step.network.load_state_dict(content["network"])
+        log.info("step %d: already done, taken from %s", step.index, folder)
+        return content, StepResult(**content["result"])
 
     def _load_finished(self, path: Path) -> dict[str, Any] | None:
         """The finished step, None if it has to be trained. A damaged file is as if it were not there if the

@@ -28,7 +28,7 @@ def add_up(
     """The sums of the tensors that `compute` gives for each batch, over all batches and processes.
 
     Processes take the batches in turns. Partial sums lie in `folder` under `name`, so that a pass that was
-    killed or told to stop (Stopped is raised) goes on; `forget_sums` removes them. Integers are exact, floats
+    killed or told to stop (Stop is raised) goes on; `forget_sums` removes them. Integers are exact, floats
     are added in the order of the batches (over several processes, in the order of these).
     """
     path, processes = folder / _NAME.format(name), distributed.processes()

@@ -10,18 +10,11 @@
 import signal
 from types import FrameType
 
+from scannet_css.errors import Stop
+
 REQUEUE = 75  # EX_TEMPFAIL
 SIGNALS = {signal.SIGTERM: REQUEUE, signal.SIGUSR1: REQUEUE, signal.SIGINT: 130}
 PATIENCE = 20.0  # seconds for the batch at hand; then it is given up, since 30 are promised
-
-
-class Stopped(BaseException):
-    """The run was told to stop and has left everything as it has to be. Not an error: nobody may catch it as
-    one."""
-
-    def __init__(self, signal_name: str, code: int) -> None:
-        super().__init__(f"stopped by {signal_name}; the same command goes on from here")
-        self.code = code
 
 
 class StopSignals:
@@ -36,9 +29,10 @@ class StopSignals:
         return self._received is not None
 
     def leave(self) -> None:
-        """Raises Stopped. Also called by processes that others have told to stop."""
+        """Raises Stop. Also called by processes that others have told to stop."""
         received = self._received or signal.SIGTERM
-        raise Stopped(received.name, SIGNALS[received])
+        message = f"stopped by {received.name}; the same command goes on from here"
+        raise Stop(message, SIGNALS[received])
 
     def saving(self) -> None:
         """Called before the last checkpoint is written: from here on the patience is the disk's."""

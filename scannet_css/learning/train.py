@@ -79,7 +79,7 @@ class StepTrainer:
 
     def run(self) -> Progress:
         """Trains to the last epoch, from the newest checkpoint if there is one; calls method.begin before the
-        first. Raises Stopped, with a checkpoint written, if a signal says so; InputError as Updater.run."""
+        first. Raises Stop, with a checkpoint written, if a signal says so; InputError as Updater.run."""
         content = distributed.first_process_first(self.checkpoints.load)
         if content is not None:
             self._restore(content)

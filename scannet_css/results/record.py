@@ -1,6 +1,6 @@
 """The record: the one JSON file a run leaves behind, from which every reported number is recomputed.
 
-The dataclasses are the schema, format 1; schema.py reads them strictly. A joint run holds a single step
+The dataclasses are the schema, format 2; schema.py reads them strictly. A joint run holds a single step
 with all classes, while `protocol.steps` still lists the original steps.
 """
 
@@ -22,7 +22,7 @@ from scannet_css.learning.metrics import summarise
 from scannet_css.results.schema import as_text, parse, read, require
 from scannet_css.sparse.engine import engine_name
 
-FORMAT = 1
+FORMAT = 2  # 2: where the network started, determinism, processes
 LONGEST_FILE = 64 * 2**20
 _HASH = re.compile(r"[0-9a-f]{8,64}")
 
@@ -60,6 +60,7 @@ class DataRecord:
 class NetworkRecord:
     name: str
     parameters: int
+    start: str | None  # sha256 of the weights that step 0 started from, None: random ones
 
 
 @dataclass
@@ -93,6 +94,8 @@ class EnvironmentRecord:
     threads: int
     commit: str | None
     dirty: bool | None
+    deterministic: bool  # the same run gives the same bits
+    processes: int  # that trained together
 
 
 @dataclass
@@ -111,6 +114,9 @@ class Record:
     @classmethod
     def from_json(cls, value: Any) -> "Record":
         """The record in a parsed JSON value. Raises InputError naming field, value and rule."""
+        if isinstance(value, dict):
+            found = value.get("format")
+            require(found == FORMAT, "format", found, f"expected {FORMAT}; a run makes its record anew")
         record = read(cls, value, "")
         _check(record)
         return record
@@ -192,11 +198,11 @@ def _processor() -> str:
 
 def _check(record: Record) -> None:
     """The rules that go beyond types."""
-    require(record.format == FORMAT, "format", record.format, f"expected {FORMAT}")
     for field, value in (
         ("data.manifest_hash", record.data.manifest_hash),
         ("protocol.hash", record.protocol.hash),
         ("environment.commit", record.environment.commit),
+        ("network.start", record.network.start),
     ):
         require(
             value is None or bool(_HASH.fullmatch(value)), field, value, "expected 8 to 64 hexadecimal digits"
@@ -205,6 +211,7 @@ def _check(record: Record) -> None:
         ("data.train_scenes", record.data.train_scenes, 1),
         ("data.validation_scenes", record.data.validation_scenes, 1),
         ("network.parameters", record.network.parameters, 1),
+        ("environment.processes", record.environment.processes, 1),
         ("environment.threads", record.environment.threads, 1),
         ("seed", record.seed, 0),
     ):

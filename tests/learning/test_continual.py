@@ -9,9 +9,12 @@ import torch
 import baselines  # noqa: F401  registers the methods
 from baselines.finetune import Finetune
 from scannet_css.errors import InputError
+from scannet_css.learning.checkpoint import load_checkpoint
 from scannet_css.learning.continual import ContinualRun, Setting
+from scannet_css.learning.machine import Machine
 from scannet_css.learning.method import LossTerms, Method, find_method
-from scannet_css.learning.train import Machine, Recipe, StepTrainer, schedule
+from scannet_css.learning.recipe import Recipe, schedule
+from scannet_css.learning.train import StepTrainer
 from scannet_css.protocols import load_protocol
 from scannet_css.scenes import load_manifest
 
@@ -43,7 +46,7 @@ def make_run(setting, method, folder, bases, machine=CPU):
 
 
 def weights(path):
-    return torch.load(path, weights_only=True)["network"]
+    return load_checkpoint(path)["network"]
 
 
 def assert_same_weights(first, second):
@@ -85,7 +88,7 @@ def test_all_methods_share_one_base_step(finished, setting, bases):
     }
     assert len(folders) == 1
     (folder,) = folders
-    assert (folder / "finished.pt").exists() and not (folder / "checkpoint.pt").exists()
+    assert (folder / "finished.pt").exists()
 
 
 def test_methods_differ_from_each_other_after_the_base(finished):
@@ -97,7 +100,7 @@ def test_methods_differ_from_each_other_after_the_base(finished):
 
 
 def test_what_plop_remembers_travels_with_the_checkpoint(finished):
-    content = torch.load(finished["plop3d"][0] / "step2" / "finished.pt", weights_only=True)
+    content = load_checkpoint(finished["plop3d"][0] / "step2" / "finished.pt")
     thresholds = content["method"]["thresholds"]
     assert thresholds.shape == (15,)
     assert 0.001 <= thresholds.min() and thresholds.max() <= 1  # noqa: SIM300
@@ -107,34 +110,6 @@ def test_a_finished_run_is_not_run_again(finished, setting, bases, monkeypatch):
     folder, results = finished["lgkd"]
     monkeypatch.setattr(StepTrainer, "run", lambda self: pytest.fail("trained again"))
     assert make_run(setting, find_method("lgkd")(), folder, bases).run() == results
-
-
-@pytest.mark.parametrize("name", ["finetune", "lgkd+plop3d"])
-@pytest.mark.parametrize("killed_after", [1, 3, 6])
-def test_an_interrupted_run_ends_as_one_that_was_not(
-    name, killed_after, finished, setting, tmp_path, monkeypatch
-):
-    saves = 0
-    original = StepTrainer._checkpoint
-
-    def checkpoint_and_stop(trainer):
-        nonlocal saves
-        original(trainer)
-        saves += 1
-        if saves == killed_after:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(StepTrainer, "_checkpoint", checkpoint_and_stop)
-    method = find_method(name)
-    with pytest.raises(KeyboardInterrupt):
-        make_run(setting, method(), tmp_path / "run", tmp_path / "bases").run()
-    make_run(setting, method(), tmp_path / "run", tmp_path / "bases").run()
-    assert saves == 6  # 3 steps of 2 epochs: nothing was trained twice
-    reference = finished[name][0]
-    for step in (1, 2):
-        assert_same_weights(
-            tmp_path / "run" / f"step{step}" / "finished.pt", reference / f"step{step}" / "finished.pt"
-        )
 
 
 def test_loader_workers_do_not_change_the_result(finished, setting, tmp_path, bases):
@@ -160,11 +135,34 @@ def test_joint_is_one_step_with_all_classes(setting, bases, tmp_path):
     assert results[0].scenes == len(setting.manifest.split("train"))
 
 
-def test_training_lowers_the_loss(finished, setting, bases):
+def test_the_log_has_every_iteration_and_the_loss_falls(finished, setting, bases):
     base = make_run(setting, Finetune(), finished["finetune"][0], bases).base_folder
-    rows = [json.loads(line) for line in (base / "log.jsonl").read_text().splitlines()]
-    assert [row["epoch"] for row in rows] == [0, 1]
-    assert rows[1]["ce"] < rows[0]["ce"]
+    rows = [json.loads(line) for line in (base / "metrics.jsonl").read_text().splitlines()]
+    result = finished["finetune"][1][0]
+    assert [row["iteration"] for row in rows] == list(range(result.iterations))
+    for epoch in (0, 1):
+        of_epoch = [row for row in rows if row["epoch"] == epoch]
+        assert [row["batch"] for row in of_epoch] == list(range(len(of_epoch)))
+        assert sum(row["scenes"] for row in of_epoch) == result.scenes  # each exactly once
+    first, last = (sum(r["loss"]["ce"] for r in rows if r["epoch"] == epoch) for epoch in (0, 1))
+    assert last < first
+    assert rows[0]["learning_rate"] == RECIPE.base_learning_rate > rows[-1]["learning_rate"] > 0
+    for row in rows:
+        assert row["loss"]["total"] == row["loss"]["ce"] and row["gradient_norm"] > 0
+        assert row["speed"].keys() == {"scenes_per_second", "voxels_per_second", "memory_gib"}
+
+
+def test_curves_are_those_of_the_log(finished):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    folder = finished["lgkd+plop3d"][0] / "step1"
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    curves = events.EventAccumulator(str(folder / "tensorboard"))
+    curves.Reload()
+    for name in ("ce", "pod", "lgkd", "total"):
+        curve = curves.Scalars(f"loss/{name}")
+        assert [point.step for point in curve] == [row["iteration"] for row in rows]
+        assert [point.value for point in curve] == pytest.approx([row["loss"][name] for row in rows])
+    assert len(curves.Scalars("learning_rate")) == len(curves.Scalars("speed/voxels_per_second")) == len(rows)
 
 
 def test_a_folder_of_other_settings_is_refused(finished, setting, bases):
@@ -181,7 +179,8 @@ def test_a_damaged_checkpoint_is_named(finished, setting, bases, tmp_path):
     method = find_method("finetune")
     make_run(setting, method(), folder, bases).run()
     (folder / "step1" / "finished.pt").write_bytes(b"PK\x03\x04 torn")
-    with pytest.raises(InputError, match=r"finished\.pt: not a readable checkpoint"):
+    assert not list((folder / "step1").glob("checkpoint-*"))  # step 2 is behind it
+    with pytest.raises(InputError, match=r"finished\.pt: not a checkpoint of this suite"):
         make_run(setting, method(), folder, bases).run()
 
 
@@ -200,7 +199,12 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_move(setting, bases,
     run = make_run(setting, Poisoned(), tmp_path / "run", bases)
     with pytest.raises(InputError, match=r"loss term 'poison' is nan at step 1, scenes scene"):
         run.run()
-    assert not (tmp_path / "run" / "step1" / "checkpoint.pt").exists()
+    (path,) = (tmp_path / "run" / "step1").glob("checkpoint-*.pt")  # from before the first iteration
+    content = load_checkpoint(path)
+    assert content["progress"]["iterations"] == 0
+    before = run.base_folder / "finished.pt"
+    inner = {name: value for name, value in weights(before).items() if not name.startswith("final.")}
+    assert all(torch.equal(content["network"][name], value) for name, value in inner.items())
 
 
 def test_a_loss_term_can_be_set_only_once():
