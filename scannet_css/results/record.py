@@ -166,20 +166,27 @@ def environment(device: torch.device | str = "cpu", dtype: torch.dtype = torch.f
     commit and dirty are None outside a git checkout.
     """
     device = torch.device(device)
-    checkout = Path(scannet_css.__file__).parents[1]
-    commit = _git(checkout, "rev-parse", "HEAD") if (checkout / ".git").exists() else None
+    commit, dirty = checkout_state()
     return {
         "package": scannet_css.__version__,
         "torch": str(torch.__version__),
         "numpy": numpy.__version__,
         "python": platform.python_version(),
         "platform": as_text(platform.platform()),
-        "device": as_text(torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()),
+        "device": as_text(torch.cuda.get_device_name(device) if device.type == "cuda" else processor()),
         "engine": engine_name(device, dtype),
         "threads": torch.get_num_threads(),
         "commit": commit,
-        "dirty": bool(_git(checkout, "status", "--porcelain")) if commit else None,
+        "dirty": dirty,
     }
+
+
+def checkout_state() -> tuple[str | None, bool | None]:
+    """The commit of the git checkout that the package lies in, and whether files differ from it; None
+    outside one."""
+    checkout = Path(scannet_css.__file__).parents[1]
+    commit = _git(checkout, "rev-parse", "HEAD") if (checkout / ".git").exists() else None
+    return commit, bool(_git(checkout, "status", "--porcelain")) if commit else None
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
@@ -190,7 +197,8 @@ def _git(folder: Path, *arguments: str) -> str | None:
         return None
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of the CPU."""
     info = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else []
     return names[0] if names else platform.processor() or platform.machine() or "cpu"

@@ -46,21 +46,22 @@ def engine_name(device: torch.device, dtype: torch.dtype) -> str:
 
 def why_unavailable(name: str, device: torch.device, dtype: torch.dtype) -> str | None:
     """Why the engine `name` cannot run there; None if it can."""
-    return _load(name).unavailable(device, dtype)
+    return load_engine(name).unavailable(device, dtype)
 
 
 @cache
 def _engine(name: str, device: torch.device, dtype: torch.dtype) -> ModuleType:
     if name == "auto":
         candidates = AUTOMATIC.get(device.type, ("torch",))
-        return next(_load(each) for each in candidates if why_unavailable(each, device, dtype) is None)
+        return next(load_engine(each) for each in candidates if why_unavailable(each, device, dtype) is None)
     reason = why_unavailable(name, device, dtype)
     if reason is not None:
         raise InputError(f"engine {name!r} cannot run {dtype} on {device}: {reason}")
-    return _load(name)
+    return load_engine(name)
 
 
-def _load(name: str) -> ModuleType:
+def load_engine(name: str) -> ModuleType:
+    """The module of an engine of ENGINES, whether it can run here or not."""
     return importlib.import_module(f"scannet_css.sparse.kernels_{name}")
 
 

@@ -49,7 +49,7 @@ def recorded(calls, name):
 
 def test_every_engine_has_the_functions_of_torchs():
     for name in engine.ENGINES:
-        module = engine._load(name)
+        module = engine.load_engine(name)
         for function in ("unavailable", "convolve", "gradients"):
             own, torchs = (
                 inspect.signature(getattr(m, function)).parameters for m in (module, kernels_torch)
