@@ -41,8 +41,8 @@ def write_atomic(path: str | Path, content: bytes | memoryview | str) -> None:
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Removes what write_atomic was writing in `folder` when its process was killed."""
-    for path in folder.glob(".*.tmp"):
+    """Removes what write_atomic was writing below `folder` when its process was killed."""
+    for path in folder.rglob(".*.tmp"):
         path.unlink(missing_ok=True)
 
 

@@ -73,10 +73,8 @@ class Checkpoints:
 
     def save(self, iteration: int, content: dict[str, Any]) -> None:
         """Writes the newest and removes what is older than the one before it. Raises OSError."""
-        path = self.folder / _NAME.format(iteration)
-        save_checkpoint(path, content)
-        for old in self.paths()[:-KEPT]:
-            old.unlink()
+        save_checkpoint(self.folder / _NAME.format(iteration), content)
+        self.keep(KEPT)
 
     def load(self) -> dict[str, Any] | None:
         """The newest that is whole, None if there is none at all. A damaged one is said and removed.
@@ -100,7 +98,8 @@ class Checkpoints:
                 return content
         return None
 
-    def remove(self) -> None:
-        """Removes all of them."""
-        for path in self.paths():
+    def keep(self, number: int) -> None:
+        """Removes all but the newest `number`."""
+        paths = self.paths()
+        for path in paths[: len(paths) - number]:
             path.unlink()

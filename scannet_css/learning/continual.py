@@ -267,10 +267,17 @@ class ContinualRun:
     def _load_or_train(self, step: Step, folder: Path) -> tuple[dict[str, Any], StepResult]:
         content = distributed.first_process_first(lambda: self._load_finished(folder / "finished.pt"))
         if content is None:
-            return self._train(step, folder)
-        step.network.load_state_dict(content["network"])
-        log.info("step %d: already done, taken from %s", step.index, folder)
-        return content, StepResult(**content["result"])
+            content, result = self._train(step, folder)
+        else:
+            step.network.load_state_dict(content["network"])
+            result = StepResult(**content["result"])
+            log.info("step %d: already done, taken from %s", step.index, folder)
+        if distributed.is_first():
+            forget_sums(folder)
+            Checkpoints(folder).keep(1)  # to go back to, should finished.pt be damaged
+            if step.index > 1:
+                Checkpoints(self._folder_of(step.index - 1)).keep(0)
+        return content, result
 
     def _load_finished(self, path: Path) -> dict[str, Any] | None:
         """The finished step, None if it has to be trained. A damaged file is as if it were not there if the
@@ -316,9 +323,6 @@ class ContinualRun:
         }
         if distributed.is_first():
             save_checkpoint(folder / "finished.pt", content)
-            forget_sums(folder)
-            if step.index > 1:  # the step before has served as the one to go back to
-                Checkpoints(self._folder_of(step.index - 1)).remove()
         return content, result
 
     def _visit_base(self, step: Step) -> None:

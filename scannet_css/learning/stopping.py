@@ -50,10 +50,10 @@ class StopSignals:
             signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._received = signal.Signals(number)
         # The next one is the system's: it ends the process even in the middle of a long product.
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
+        self._received = signal.Signals(number)
         signal.setitimer(signal.ITIMER_REAL, PATIENCE)
 
     def _on_alarm(self, number: int, frame: FrameType | None) -> None:

@@ -165,8 +165,7 @@ class StepTrainer:
                 self.machine.stop.leave()
             if time.monotonic() - self._saved >= self.machine.checkpoint_seconds:
                 self._checkpoint()
-        means = "  ".join(f"{name} {total / len(batches):.4f}" for name, total in progress.sums.items())
-        log.info("step %d  epoch %d/%d  %s", self.step.index, epoch + 1, self.epochs, means)
+        self._say(epoch, {name: value / len(batches) for name, value in progress.sums.items()})
         progress.epochs, progress.batches, progress.sums = epoch + 1, 0, {}
 
     def _note(
@@ -194,14 +193,27 @@ class StepTrainer:
         }
         if self.log is not None:
             self.log.write(row)
-        per_second = {"scenes/s": scenes / seconds, "voxels/s": voxels / seconds}
-        for name, value in {**row["loss"], "learning_rate": rate, **per_second}.items():
+        for name, value in {**row["loss"], "rate": rate, **row["speed"]}.items():
             progress.sums[name] = progress.sums.get(name, 0.0) + value
         progress.batches = number + 1
         progress.iterations += 1
         progress.seconds += seconds
         if self.machine.device.type == "cuda":
             progress.peak_memory_bytes = self.machine.peak_memory_bytes()
+
+    def _say(self, epoch: int, means: dict[str, float]) -> None:
+        """An epoch in one line of the console."""
+        speeds = [means.pop(name) for name in ("scenes_per_second", "voxels_per_second", "memory_gib")]
+        log.info(
+            "step %d  epoch %d/%d  %s  %.1f scenes/s  %.0fk voxels/s  %.2f GiB",
+            self.step.index,
+            epoch + 1,
+            self.epochs,
+            "  ".join(f"{name} {value:.4g}" for name, value in means.items()),
+            speeds[0],
+            speeds[1] / 1000,
+            speeds[2],
+        )
 
     def _open_log(self) -> None:
         if distributed.is_first():

@@ -1,0 +1,93 @@
+"""The real command, killed at random moments and at chosen ones: what it ends with is, to the bit, what a run
+that nobody killed ends with.
+
+Counts in the normal run are small; `make test-deep` kills every method 50 times at random and at every point.
+"""
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+
+import pytest
+from killed_at import POINTS
+from real_run import ROOT
+
+import baselines  # noqa: F401  registers the methods
+from scannet_css.learning.method import Method, find_method, method_names
+
+DRIVER = ROOT / "tests" / "learning" / "killed_at.py"
+# A point that a run comes to only if its method looks at scenes before or after a step
+LOOKING = "a method finds something out"
+
+
+def keeps_state(name):
+    method = find_method(name)
+    return method.begin is not Method.begin or method.end is not Method.end
+
+
+METHODS = ["finetune", *(name for name in method_names() if keeps_state(name))]
+
+
+def counts(few, many):
+    """The number of kills: few in the normal run, many in the deep one."""
+    return pytest.mark.parametrize("count", [few, pytest.param(many, marks=pytest.mark.deep)])
+
+
+@counts(2, 50)
+@pytest.mark.parametrize("method", METHODS)
+def test_random_kills(method, count, command, whole):
+    """Several kills of one run, each somewhere in what a whole run takes; when it is done, the next one."""
+    expected, seconds = whole(method)
+    dice, one = random.Random(f"{method} {count}"), command(method)
+    killed = 0
+    while killed < count:
+        process = one.start()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            # start-up is a third of it; chains of kills shall get through
+            process.wait(dice.uniform(0.3, 1) * seconds)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            killed += 1
+        process.communicate()
+        assert process.returncode in (0, -signal.SIGKILL)
+        assert one.is_at_most_one_iteration_behind()
+        if process.returncode == 0:
+            assert one.state() == expected
+            one = command(method)
+    code, errors = one.finish()
+    assert code == 0, errors
+    assert one.state() == expected
+
+
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=() if "+" in name else pytest.mark.deep) for name in METHODS]
+)
+def test_kills_at_chosen_points(method, command, whole):
+    """One run that is killed at every point in turn, as early as it comes there."""
+    one = command(method)
+    points = [point for point in POINTS if point != LOOKING or method != "finetune"]
+    for point in points:
+        code, errors = one.finish(DRIVER, point, 1, "--")
+        assert code == -signal.SIGKILL, (point, errors)
+        assert one.is_at_most_one_iteration_behind(), point
+    code, errors = one.finish()
+    assert code == 0, errors
+    assert one.state() == whole(method)[0]
+
+
+def test_a_state_that_lacks_something_is_noticed(command, whole, tmp_path):
+    """The test of the tests: momentum that is forgotten on resume changes what the run ends with."""
+    one = command("finetune")
+    assert one.finish(DRIVER, "weights are about to move", 3, "--")[0] == -signal.SIGKILL
+    forgetful = tmp_path / "forgetful.py"
+    forgetful.write_text(
+        "import sys, torch\n"
+        f"sys.path.insert(0, {str(ROOT / 'benchmarks')!r})\n"
+        "import run\n"
+        "torch.optim.Optimizer.load_state_dict = lambda self, state: None\n"
+        "sys.exit(run.run_command(run.main, sys.argv[1:]))\n"
+    )
+    assert one.finish(forgetful)[0] == 0
+    assert one.state() != whole("finetune")[0]
