@@ -63,7 +63,7 @@ class Denominators:
             return count.clamp(min=1)
         self._call += 1
         # The parts' losses are averaged, so each counts for its share only.
-        return self.counts[self._call - 1].clamp(min=1) / self._parts
+        return self.counts[self._call - 1].clamp(min=1).double() / self._parts
 
     @contextmanager
     def _listening(self) -> Iterator[None]:
