@@ -18,6 +18,7 @@ from scannet_css.scenes.augment import augment
 from scannet_css.scenes.loader import BatchSet, batches_of, derived_generator, plan_batches, point_features
 from scannet_css.scenes.store import Manifest, SceneEntry, load_manifest
 from scannet_css.scenes.voxelize import majority_labels, voxel_mean, voxelize
+from scannet_css.scenes.workers import one_thread
 
 INPUTS = "colour"
 LABELS = torch.arange(256)  # as they are
@@ -57,10 +58,11 @@ def measure_loader(options: argparse.Namespace, device: torch.device, about: dic
         scenes = manifest.split("train")
         result["scenes"] = [{"vertices": scene.vertices, "voxels": scene.voxels} for scene in scenes]
         result["runs"] = measure_runs(manifest, scenes, options, device)
-        result["stages"] = [
-            {"elastic": elastic, **measure_stages(manifest, scenes, elastic, options.repeats, device)}
-            for elastic in (False, True)
-        ]
+        with one_thread():  # as the loader does
+            result["stages"] = [
+                {"elastic": elastic, **measure_stages(manifest, scenes, elastic, options.repeats, device)}
+                for elastic in (False, True)
+            ]
     if options.json:
         write_json(options.json, result)
     print_tables(result)

@@ -21,7 +21,7 @@ from scannet_css.scenes.augment import augment
 from scannet_css.scenes.batch import Batch
 from scannet_css.scenes.store import Manifest, SceneEntry, load_scene
 from scannet_css.scenes.voxelize import majority_labels, voxel_mean, voxelize
-from scannet_css.scenes.workers import ahead, start_worker
+from scannet_css.scenes.workers import ahead, one_thread, start_worker
 
 CPU = torch.device("cpu")
 AHEAD = 2  # batches that wait on a GPU for their turn
@@ -125,7 +125,8 @@ class BatchSet(Dataset):
 
     def load(self, entries: list[SceneEntry]) -> Batch:
         """The batch of these scenes, read and made here, on the CPU."""
-        return self.make(self.read(entries), CPU)
+        with one_thread():
+            return self.make(self.read(entries), CPU)
 
     def read(self, entries: list[SceneEntry]) -> list[Raw]:
         """What is needed of the scenes. Raises InputError for a file that is missing or damaged."""

@@ -18,7 +18,7 @@ from scannet_css.errors import InputError
 from scannet_css.protocols import load_protocol
 from scannet_css.scenes import load_manifest
 from scannet_css.scenes.loader import BatchSet, batches_of
-from scannet_css.scenes.workers import ahead, start_worker
+from scannet_css.scenes.workers import ahead, one_thread, start_worker
 
 ROOT = Path(__file__).parents[2]
 SHARED_MEMORY = Path("/dev/shm")
@@ -152,6 +152,19 @@ def test_loading_draws_nothing_from_the_callers_random_numbers(batch_set):
         next(batches)
         batches.close()
         assert torch.equal(torch.rand(2), expected)
+
+
+def test_one_thread_and_then_as_many_as_before(batch_set):
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        batch_set.make = lambda scenes, device: torch.get_num_threads()
+        assert batch_set[0] == 1 and torch.get_num_threads() == 3
+        with pytest.raises(ZeroDivisionError), one_thread():
+            raise ZeroDivisionError
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
 
 
 @on_linux
