@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from scannet_css.errors import InputError
 from scannet_css.scenes.augment import augment
@@ -98,7 +98,7 @@ def shuffled(scenes: Sequence[SceneEntry], *identity: int | str) -> list[SceneEn
     return [scenes[index] for index in order.tolist()]
 
 
-class BatchSet(Dataset):
+class BatchSet:
     """Batches by number. `identity` = (seed, step, epoch) switches augmentation on.
 
     A batch is made in two stages, which may run in different places: `read` and `make`. A batch without
@@ -198,9 +198,8 @@ def batches_of(batch_set: BatchSet, workers: int, device: torch.device = CPU) ->
     started by, and die with, the thread that asks for the first batch.
     """
     on_gpu = device.type == "cuda"
-    with closing(
-        _results(batch_set.read if on_gpu else batch_set.load, batch_set.batches, workers)
-    ) as results:
+    work = batch_set.read if on_gpu else batch_set.load
+    with closing(_results(work, batch_set.batches, workers)) as results:
         if on_gpu:
             yield from _made_on_gpu(batch_set, results, device)
         else:
