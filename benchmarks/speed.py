@@ -1,6 +1,7 @@
-"""How fast the sparse engine and its peers are on this machine, and the preparation of scans.
+"""How fast the sparse engine and its peers are on this machine, and the preparation and loading of scenes.
 
     python benchmarks/speed.py prepare                                 # raw scans to prepared scenes
+    python benchmarks/speed.py loader                                  # prepared scenes to augmented batches
     python benchmarks/speed.py engine                                  # every engine that can run here
     python benchmarks/speed.py engine --networks minkunet18a --voxel-sizes 0.05 --threads 1 --json speed.json
     python benchmarks/speed.py engine --device cuda --dtype bfloat16 --scenes 1 12
@@ -22,6 +23,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
+import loader_speed
 import torch
 from measure import Times, Workload, measure_times, peak_memory, product_rate, useful_flops
 from prepare_speed import add_options, measure_preparation
@@ -52,9 +54,13 @@ def main(arguments: Sequence[str]) -> None:
         machine = about(torch.device("cpu"), torch.float32, [])
         return measure_preparation(options, {key: machine[key] for key in ("date", "environment")})
     keep_freed_memory()
+    device = find_device(options.device)
+    if options.command == "loader":
+        machine = about(device, torch.float32, [])
+        return loader_speed.measure_loader(options, device, {k: machine[k] for k in ("date", "environment")})
     if options.threads:
         torch.set_num_threads(options.threads)
-    device, dtype = find_device(options.device), getattr(torch, options.dtype)
+    dtype = getattr(torch, options.dtype)
     check(options, device)
     engines = chosen_engines(options.engines, device, dtype)
     result = {**about(device, dtype, engines), "repeats": options.repeats, "same_batch": options.same_batch}
@@ -89,6 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(description=usage, epilog=rest, allow_abbrev=False, **shape)
     commands = parser.add_subparsers(dest="command", required=True)
     add_options(commands.add_parser("prepare", help="raw scans to prepared scenes"))
+    loader_speed.add_options(commands.add_parser("loader", help="prepared scenes to augmented batches"))
     command = commands.add_parser("engine", help="maps, forward pass and training step", epilog=rest, **shape)
     add = command.add_argument
     networks = ["minkunet14a", "minkunet18a", "minkunet34c"]

@@ -14,14 +14,14 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from scannet_css.errors import InputError
 from scannet_css.scenes.augment import augment
 from scannet_css.scenes.batch import Batch
 from scannet_css.scenes.store import Manifest, SceneEntry, load_scene
 from scannet_css.scenes.voxelize import majority_labels, voxel_mean, voxelize
-from scannet_css.scenes.workers import ahead, start_worker
+from scannet_css.scenes.workers import ahead, one_thread, start_worker
 
 CPU = torch.device("cpu")
 AHEAD = 2  # batches that wait on a GPU for their turn
@@ -98,7 +98,7 @@ def shuffled(scenes: Sequence[SceneEntry], *identity: int | str) -> list[SceneEn
     return [scenes[index] for index in order.tolist()]
 
 
-class BatchSet(Dataset):
+class BatchSet:
     """Batches by number. `identity` = (seed, step, epoch) switches augmentation on.
 
     A batch is made in two stages, which may run in different places: `read` and `make`. A batch without
@@ -125,7 +125,8 @@ class BatchSet(Dataset):
 
     def load(self, entries: list[SceneEntry]) -> Batch:
         """The batch of these scenes, read and made here, on the CPU."""
-        return self.make(self.read(entries), CPU)
+        with one_thread():
+            return self.make(self.read(entries), CPU)
 
     def read(self, entries: list[SceneEntry]) -> list[Raw]:
         """What is needed of the scenes. Raises InputError for a file that is missing or damaged."""
@@ -197,9 +198,8 @@ def batches_of(batch_set: BatchSet, workers: int, device: torch.device = CPU) ->
     started by, and die with, the thread that asks for the first batch.
     """
     on_gpu = device.type == "cuda"
-    with closing(
-        _results(batch_set.read if on_gpu else batch_set.load, batch_set.batches, workers)
-    ) as results:
+    work = batch_set.read if on_gpu else batch_set.load
+    with closing(_results(work, batch_set.batches, workers)) as results:
         if on_gpu:
             yield from _made_on_gpu(batch_set, results, device)
         else:

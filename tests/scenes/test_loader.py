@@ -71,11 +71,12 @@ def test_an_evaluation_batch_is_the_prepared_scene(manifest, table):
 
 def test_workers_deliver_the_same_batches_in_the_same_order(manifest, table):
     batches = plan_batches(manifest.split("train"), 3000)
-    batch_set = BatchSet(manifest, batches, table, identity=(1, 2, 3))
-    for here, there in zip(batches_of(batch_set, 0), batches_of(batch_set, 2), strict=True):
-        assert here.names == there.names
-        assert torch.equal(here.features, there.features)
-        assert torch.equal(here.coordinates, there.coordinates)
+    for identity in ((1, 2, 3), None):
+        batch_set = BatchSet(manifest, batches, table, identity=identity)
+        for here, there in zip(batches_of(batch_set, 0), batches_of(batch_set, 2), strict=True):
+            assert here.names == there.names
+            for one, other in zip(here.tensors, there.tensors, strict=True):
+                assert torch.equal(one, other)
 
 
 def test_point_features_are_what_their_names_say():
@@ -88,6 +89,10 @@ def test_point_features_are_what_their_names_say():
     features = point_features("height+colour+normal", points, normals, colours)
     assert features.shape == (152, input_channels("height+colour+normal")) == (152, 7)
     assert features[-1].tolist() == [1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 1.0]  # the stray below is not the floor
+    for count in (1, 2, 100, 101, 102, 5000):
+        points = torch.randn(count, 3, generator=derived_generator(count))
+        floor = points[:, 2].kthvalue(1 + (count - 1) // 100).values
+        assert torch.equal(point_features("height", points, points, points), points[:, 2:] - floor)
     for wrong in ("color", "colour+colour", ""):
         with pytest.raises(InputError, match="expected some of colour, normal, height"):
             input_channels(wrong)
