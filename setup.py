@@ -16,12 +16,14 @@ setup(
         "scipy>=1.11",
         "pandas>=2.0",
         "safetensors>=0.4.3",
+        "tensorboard>=2.14",
         "tqdm>=4.64",
         "pillow>=10.1",
     ],
     extras_require={
         "minkowski": ["MinkowskiEngine"],  # no wheels: only for those who build it themselves
         "view": ["open3d"],
+        "wandb": ["wandb>=0.16"],
         "dev": ["plyfile>=1.0.3", "pytest>=7.4", "ruff>=0.6"],
     },
 )

@@ -28,11 +28,12 @@ import torch
 import baselines  # noqa: F401  registers the methods
 from scannet_css import distributed
 from scannet_css.errors import InputError, run_command
-from scannet_css.learning.continual import ContinualRun, Setting, Start, StepResult
+from scannet_css.learning.continual import ContinualRun, StepResult
 from scannet_css.learning.log import wandb_tracker
 from scannet_css.learning.machine import Machine
 from scannet_css.learning.method import Method, find_method, method_names, options_of
 from scannet_css.learning.recipe import Recipe
+from scannet_css.learning.setting import Setting, Start
 from scannet_css.protocols import load_protocol
 from scannet_css.results.record import (
     FORMAT,
@@ -76,7 +77,7 @@ def main(arguments: Sequence[str]) -> None:
 
     device = distributed.join(find_device(options.device))
     if not distributed.is_first():
-        logging.getLogger().setLevel(logging.ERROR)
+        logging.getLogger().setLevel(logging.WARNING)
     machine = Machine(device, options.workers, options.checkpoint_seconds, options.deterministic)
     machine.make_deterministic()
     keep_freed_memory()
@@ -287,14 +288,11 @@ def make_record(
                 iterations=step.iterations,
                 seconds=step.seconds,
                 peak_memory_bytes=step.peak_memory_bytes,
+                deterministic=step.deterministic,
             )
             for step in results
         ],
-        environment=EnvironmentRecord(
-            **environment(machine.device, compute_type(machine, setting.recipe)),
-            deterministic=machine.is_deterministic,
-            processes=distributed.processes(),
-        ),
+        environment=EnvironmentRecord(**environment(machine.device, compute_type(machine, setting.recipe))),
         created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
     )
 

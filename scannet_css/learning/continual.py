@@ -17,22 +17,21 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-import scannet_css
 from scannet_css import distributed
 from scannet_css.errors import InputError
-from scannet_css.files import digest, digest_file, locked, remove_temporary_files, write_atomic, write_json
+from scannet_css.files import digest, locked, remove_temporary_files, write_atomic, write_json
 from scannet_css.learning.checkpoint import Checkpoints, load_checkpoint, save_checkpoint
 from scannet_css.learning.evaluate import count_batch
 from scannet_css.learning.log import Tracker
 from scannet_css.learning.machine import Machine
 from scannet_css.learning.method import Method, Step
+from scannet_css.learning.metrics import summarise
 from scannet_css.learning.passes import add_up, forget_sums
-from scannet_css.learning.recipe import Recipe
+from scannet_css.learning.setting import Setting, claim_folder
 from scannet_css.learning.train import StepTrainer
 from scannet_css.network import MinkUNet, build_network, frozen_copy, grow
-from scannet_css.network.weights import initialise, read_weights, save_weights
-from scannet_css.protocols import Protocol
-from scannet_css.scenes import Manifest, SceneEntry
+from scannet_css.network.weights import initialise, save_weights
+from scannet_css.scenes import SceneEntry
 from scannet_css.scenes.loader import (
     Batch,
     BatchSet,
@@ -43,58 +42,6 @@ from scannet_css.scenes.loader import (
 )
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Start:
-    """Weights from a file."""
-
-    path: Path
-    sha256: str
-    weights: dict[str, Tensor]
-
-    @classmethod
-    def from_file(cls, path: Path) -> "Start":
-        """Raises InputError as read_weights."""
-        return cls(path, digest_file(path) if path.is_file() else "", read_weights(path))
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Everything besides the method that decides a run's result."""
-
-    manifest: Manifest
-    protocol: Protocol
-    recipe: Recipe
-    seed: int
-    start: Start | None = None  # weights that step 0 starts from instead of random ones
-
-    def identity(self) -> dict[str, Any]:
-        """The setting as JSON."""
-        return {
-            "package": scannet_css.__version__,
-            "data": self.manifest.hash,
-            "protocol": self.protocol.hash,
-            "recipe": asdict(self.recipe),
-            "seed": self.seed,
-            "start": None if self.start is None else self.start.sha256,
-        }
-
-    def base_identity(self) -> dict[str, Any]:
-        """What step 0 depends on: of the recipe nothing that only later steps use."""
-        identity = self.identity()
-        recipe = {name: value for name, value in identity["recipe"].items() if name not in _LATER_STEPS_ONLY}
-        # Of the protocol only what step 0 sees, so that 15-5 and 15-1 share their base.
-        protocol = {
-            "classes": self.protocol.steps[0],
-            "unannotated": self.protocol.unannotated,
-            "scenes": [entry.name for entry in self.protocol.scenes(0, self.manifest)],
-            "predicts_background": self.protocol.predicts_background(0),
-        }
-        return {**identity, "recipe": recipe, "protocol": protocol}
-
-
-_LATER_STEPS_ONLY = ("epochs", "learning_rate")
 
 
 @dataclass
@@ -109,6 +56,7 @@ class StepResult:
     iterations: int
     seconds: float
     peak_memory_bytes: int | None
+    deterministic: bool
 
 
 class ContinualRun:
@@ -138,7 +86,8 @@ class ContinualRun:
         """Runs what is missing and returns the results of all steps. Raises InputError, and Stop where a
         signal says so: the run then goes on when it is started again."""
         network = self._first_network()
-        distributed.first_process_first(self._claim_folder)
+        wanted = {**self.setting.identity(), "method": self.method.name, "settings": self.method.settings()}
+        distributed.first_process_first(lambda: claim_folder(self.folder, wanted))
         with self._alone_in(self.folder, self._refuse):
             return self._run_steps(network)
 
@@ -152,6 +101,11 @@ class ContinualRun:
                 torch.manual_seed(derived_seed(self.setting.seed, index, "head"))
                 grow(network, len(steps[index]), start=self.method.head_start)
             results.append(self._run_step(self._make_step(index, network, teacher)))
+            numbers = summarise([result.vertices for result in results], len(steps[0]))
+            shown = (
+                f"{name} {numbers[name]:.2f}" for name in ("old", "new", "all") if numbers[name] is not None
+            )
+            log.info("step %d  mIoU in %%: %s", index, "  ".join(shown))
         self.parameters = sum(parameter.numel() for parameter in network.parameters())
         return results
 
@@ -167,23 +121,6 @@ class ContinualRun:
         if setting.recipe.batch_norm == "sync" and distributed.processes() > 1:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         return network.to(self.machine.device)
-
-    def _claim_folder(self) -> None:
-        wanted = {**self.setting.identity(), "method": self.method.name, "settings": self.method.settings()}
-        path = self.folder / "settings.json"
-        if not path.exists():
-            write_json(path, wanted)
-            return
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{path}: not JSON; is this a run folder?") from error
-        differences = _differences(found, wanted)
-        if differences:
-            raise InputError(
-                f"{self.folder}: holds a run with other settings ({'; '.join(differences)}); "
-                "choose another --run folder or delete this one"
-            )
 
     @contextmanager
     def _alone_in(self, folder: Path, while_busy: Callable[[Path, str], None]) -> Iterator[None]:
@@ -214,6 +151,8 @@ class ContinualRun:
         if len(scenes) < len(found):
             empty = ", ".join(entry.name for entry in found if not entry.voxels)
             log.warning("warning: step %d leaves out scenes without a vertex: %s", index, empty)
+        if not scenes:
+            raise InputError(f"{setting.manifest.folder}: no scene of step {index} has a vertex")
         table = setting.protocol.training_table(index, setting.manifest.classes)
         return Step(
             index,
@@ -315,6 +254,7 @@ class ContinualRun:
             iterations=progress.iterations,
             seconds=round(progress.seconds, 1),
             peak_memory_bytes=progress.peak_memory_bytes,
+            deterministic=progress.deterministic,
         )
         content = {
             "network": step.network.state_dict(),
@@ -392,22 +332,3 @@ class ContinualRun:
             "data": setting.manifest.hash,
         }
         save_weights(path, step.network, metadata)
-
-
-def _differences(found: Any, wanted: dict[str, Any], prefix: str = "") -> list[str]:
-    """ "name found, now wanted" for every value that differs."""
-    if not isinstance(found, dict):
-        return ["settings.json is not an object"]
-    differences = []
-    for name in sorted(found.keys() | wanted.keys()):
-        old, new = found.get(name), wanted.get(name)
-        if isinstance(old, dict) and isinstance(new, dict):
-            differences += _differences(old, new, f"{prefix}{name}.")
-        elif old != new:
-            differences.append(f"{prefix}{name} {_short(old)}, now {_short(new)}")
-    return differences
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 20 else f"{text[:12]}...{text[-4:]}"

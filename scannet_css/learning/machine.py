@@ -42,9 +42,10 @@ class Machine:
     def make_deterministic(self) -> None:
         """If that is asked for: torch takes only kernels that give the same bits every time, and refuses
         those that have none. To be called before the first work on the GPU."""
-        if self.deterministic:
+        if self.deterministic and self.device.type == "cuda":
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
             torch.use_deterministic_algorithms(True)
+            torch.utils.deterministic.fill_uninitialized_memory = False  # nothing reads what was not written
             torch.backends.cudnn.benchmark = False
 
     def peak_memory_bytes(self) -> int:

@@ -8,6 +8,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from scannet_css import distributed
+from scannet_css.errors import InputError
 from scannet_css.learning.checkpoint import load_checkpoint, save_checkpoint
 from scannet_css.learning.machine import Machine
 from scannet_css.scenes import SceneEntry
@@ -29,8 +30,11 @@ def add_up(
 
     Processes take the batches in turns. Partial sums lie in `folder` under `name`, so that a pass that was
     killed or told to stop (Stop is raised) goes on; `forget_sums` removes them. Integers are exact, floats
-    are added in the order of the batches (over several processes, in the order of these).
+    are added in the order of the batches (over several processes, in the order of these). Raises InputError
+    if there is nothing to add up.
     """
+    if not batches:
+        raise InputError(f"{name}: no scene with a vertex to go over")
     path, processes = folder / _NAME.format(name), distributed.processes()
     kept = load_checkpoint(path) if path.exists() else {"done": 0, "sums": {}}
     done = kept["done"]

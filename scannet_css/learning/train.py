@@ -49,6 +49,7 @@ class Progress:
     log_bytes: int = 0
     seconds: float = 0.0
     peak_memory_bytes: int | None = None
+    deterministic: bool = True  # all of it so far
 
 
 class StepTrainer:
@@ -83,6 +84,7 @@ class StepTrainer:
         content = distributed.first_process_first(self.checkpoints.load)
         if content is not None:
             self._restore(content)
+        self.progress.deterministic &= self.machine.is_deterministic
         scenes = self._begin(is_new=content is None)
         train_mode(self.step.network, self.recipe.batch_norm)
         if self.progress.epochs < self.epochs:

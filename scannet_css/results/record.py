@@ -16,6 +16,7 @@ import numpy
 import torch
 
 import scannet_css
+from scannet_css import distributed
 from scannet_css.errors import InputError
 from scannet_css.files import digest, write_json
 from scannet_css.learning.metrics import summarise
@@ -80,6 +81,7 @@ class StepRecord:
     iterations: int
     seconds: float
     peak_memory_bytes: int | None  # None where the device does not tell
+    deterministic: bool  # the same run gives the same bits
 
 
 @dataclass
@@ -94,7 +96,6 @@ class EnvironmentRecord:
     threads: int
     commit: str | None
     dirty: bool | None
-    deterministic: bool  # the same run gives the same bits
     processes: int  # that trained together
 
 
@@ -114,9 +115,9 @@ class Record:
     @classmethod
     def from_json(cls, value: Any) -> "Record":
         """The record in a parsed JSON value. Raises InputError naming field, value and rule."""
-        if isinstance(value, dict):
-            found = value.get("format")
-            require(found == FORMAT, "format", found, f"expected {FORMAT}; a run makes its record anew")
+        found = value.get("format") if isinstance(value, dict) else None
+        if type(found) is int:
+            require(found == FORMAT, "format", found, f"expected {FORMAT}, made by this version")
         record = read(cls, value, "")
         _check(record)
         return record
@@ -176,6 +177,7 @@ def environment(device: torch.device | str = "cpu", dtype: torch.dtype = torch.f
         "device": as_text(torch.cuda.get_device_name(device) if device.type == "cuda" else processor()),
         "engine": engine_name(device, dtype),
         "threads": torch.get_num_threads(),
+        "processes": distributed.processes(),
         "commit": commit,
         "dirty": dirty,
     }

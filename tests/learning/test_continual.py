@@ -10,10 +10,11 @@ import baselines  # noqa: F401  registers the methods
 from baselines.finetune import Finetune
 from scannet_css.errors import InputError
 from scannet_css.learning.checkpoint import load_checkpoint
-from scannet_css.learning.continual import ContinualRun, Setting
+from scannet_css.learning.continual import ContinualRun
 from scannet_css.learning.machine import Machine
 from scannet_css.learning.method import LossTerms, Method, find_method
 from scannet_css.learning.recipe import Recipe, schedule
+from scannet_css.learning.setting import Setting
 from scannet_css.learning.train import StepTrainer
 from scannet_css.protocols import load_protocol
 from scannet_css.scenes import load_manifest

@@ -9,10 +9,11 @@ import torch
 
 import baselines  # noqa: F401  registers the methods
 from scannet_css.errors import InputError
-from scannet_css.learning.continual import ContinualRun, Setting
+from scannet_css.learning.continual import ContinualRun
 from scannet_css.learning.machine import Machine
 from scannet_css.learning.method import Method, find_method
 from scannet_css.learning.recipe import Recipe, make_optimizer, train_mode
+from scannet_css.learning.setting import Setting
 from scannet_css.learning.update import MOST_SKIPS, Updater
 from scannet_css.network import build_network, frozen_copy, grow
 from scannet_css.protocols import load_protocol

@@ -58,10 +58,11 @@ def make_value(
                 "iterations": 320,
                 "seconds": 61.5,
                 "peak_memory_bytes": None,
+                "deterministic": True,
             }
         )
     return {
-        "format": 1,
+        "format": 2,
         "method": {"name": method, "settings": {} if settings is None else settings},
         "protocol": {
             "name": protocol,
@@ -79,7 +80,7 @@ def make_value(
             "train_scenes": 40,
             "validation_scenes": 12,
         },
-        "network": {"name": "minkunet14s", "parameters": 654321},
+        "network": {"name": "minkunet14s", "parameters": 654321, "start": None},
         "recipe": {
             "learning_rate": 0.1,
             "schedule": "poly",
@@ -97,6 +98,7 @@ def make_value(
             "device": "AMD EPYC",
             "engine": "torch",
             "threads": 2,
+            "processes": 1,
             "commit": None,
             "dirty": None,
         },

@@ -97,7 +97,14 @@ def test_own_environment_is_accepted(value):
 
 
 CHANGES = [
-    (("format",), 2, "format is 2: expected 1"),
+    (("format",), 1, "format is 1: expected 2, made by this version"),
+    (
+        ("network", "start"),
+        "weights.pth",
+        "network.start is 'weights.pth': expected 8 to 64 hexadecimal digits",
+    ),
+    (("environment", "processes"), 0, "environment.processes is 0: expected at least 1"),
+    (("steps", 0, "deterministic"), None, "steps[0].deterministic is None: expected true or false"),
     (("format",), True, "format is True: expected an integer"),
     (("seed",), "0", "seed is '0': expected an integer"),
     (("seed",), 1.5, "seed is 1.5: expected an integer"),
