@@ -1,5 +1,8 @@
 """benchmarks/run.py as a user drives it, from the command to the leaderboard."""
 
+import hashlib
+import json
+import os
 import shutil
 from dataclasses import replace
 
@@ -91,6 +94,76 @@ def test_predictions_are_kept_and_shown(run, command_line, small_set, tmp_path):
     )
     assert shown.returncode == 0, shown.stderr
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_weights_are_exported_and_started_from(run, tmp_path):
+    assert run("--method", "finetune", "--export").returncode == 0
+    folder = folder_of(run, "finetune") / "weights"
+    assert sorted(path.name for path in folder.iterdir()) == [f"step{n}.safetensors" for n in range(3)]
+    exported = folder / "step1.safetensors"
+    again = run("--method", "finetune", "--seed", 4, "--init", exported)
+    assert again.returncode == 0, again.stderr
+    assert f"weights from {exported}; not used: final.bias, final.kernel" in again.stderr
+    record = load_record(folder_of(run, "finetune", seed=4) / "record.json")
+    assert record.network.start == hashlib.sha256(exported.read_bytes()).hexdigest()
+    assert load_record(folder_of(run, "finetune") / "record.json").network.start is None
+    other = run("--method", "finetune", "--seed", 4)
+    assert other.returncode == 2 and "holds a run with other settings (start" in other.stderr
+
+    wrong = run("--method", "finetune", "--seed", 5, "--init", exported, "--inputs", "colour+normal")
+    assert wrong.returncode == 2
+    assert "the weights take 7 input channels, --inputs gives 6" in wrong.stderr
+    missing = run("--method", "finetune", "--seed", 5, "--init", tmp_path / "none.pth")
+    assert missing.returncode == 2 and f"error: {tmp_path / 'none.pth'}: no such file" in missing.stderr
+    assert not folder_of(run, "finetune", seed=5).exists()
+
+
+WANDB = """
+import json
+
+def init(**options):
+    say("init", {name: str(value) for name, value in options.items() if name != "config"})
+    return Run()
+
+class Run:
+    def define_metric(self, name, step_metric):
+        say("metric", [name, step_metric])
+
+    def log(self, values):
+        say("log", values)
+
+def say(what, value):
+    with open("FILE", "a") as file:
+        file.write(json.dumps([what, value]) + "\\n")
+"""
+
+
+def test_curves_go_to_wandb_in_one_run(run, tmp_path, monkeypatch):
+    """With a stand-in for the package, which keeps what it is told."""
+    told = tmp_path / "told.jsonl"
+    (tmp_path / "wandb.py").write_text(WANDB.replace("FILE", str(told)))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    for _ in range(2):
+        done = run("--method", "lgkd", "--seed", 6, "--wandb", "my-project")
+        assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in told.read_text().splitlines()]
+    starts = [value for what, value in lines if what == "init"]
+    assert [start["project"] for start in starts] == ["my-project"] * 2
+    assert starts[0]["id"] == starts[1]["id"] and starts[0]["resume"] == "allow"
+    assert ["metric", ["step2/*", "step2/iteration"]] in lines
+    log = folder_of(run, "lgkd", seed=6) / "step2" / "metrics.jsonl"
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    sent = [value for what, value in lines if what == "log" and "step2/iteration" in value]
+    assert [value["step2/iteration"] for value in sent] == [row["iteration"] for row in rows]
+    assert [value["step2/loss/lgkd"] for value in sent] == [row["loss"]["lgkd"] for row in rows]
+
+
+def test_wandb_that_is_not_there_is_one_line(run, tmp_path, monkeypatch):
+    (tmp_path / "wandb.py").write_text("raise ImportError('no wandb')\n")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    done = run("--method", "lgkd", "--seed", 9, "--wandb", "my-project")
+    assert done.returncode == 2 and not folder_of(run, "lgkd", seed=9).exists()
+    assert "error: --wandb: the package wandb is not installed; pip install wandb" in done.stderr
 
 
 def test_help_shows_the_options_of_the_method(command_line):

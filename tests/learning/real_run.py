@@ -92,3 +92,10 @@ def digest(value):
 
     add(value)
     return state.hexdigest()
+
+
+def rows(one):
+    """The log of all steps, in order."""
+    logs = [*one.runs.glob("base/*/metrics.jsonl"), *sorted(one.run.glob("step*/metrics.jsonl"))]
+    assert len(logs) == 3
+    return [json.loads(line) for log in logs for line in log.read_text().splitlines()]

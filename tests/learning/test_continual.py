@@ -113,12 +113,6 @@ def test_a_finished_run_is_not_run_again(finished, setting, bases, monkeypatch):
     assert make_run(setting, find_method("lgkd")(), folder, bases).run() == results
 
 
-def test_loader_workers_do_not_change_the_result(finished, setting, tmp_path, bases):
-    folder = tmp_path / "run"
-    make_run(setting, Finetune(), folder, tmp_path / "bases", Machine(torch.device("cpu"), workers=2)).run()
-    assert_same_weights(folder / "step2" / "finished.pt", finished["finetune"][0] / "step2" / "finished.pt")
-
-
 def test_another_seed_gives_another_network(finished, setting, tmp_path, bases):
     other = replace(
         setting, seed=4, protocol=setting.protocol.offline(), recipe=replace(RECIPE, base_epochs=1)

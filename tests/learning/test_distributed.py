@@ -1,13 +1,12 @@
 """Several processes under torchrun (gloo, CPU): the same losses, the same sums, the same record."""
 
-import json
 import signal
 import time
 from dataclasses import dataclass
 
 import pytest
 import torch
-from real_run import Command
+from real_run import Command, rows
 
 from scannet_css.learning import train
 from scannet_css.learning.checkpoint import load_checkpoint
@@ -69,13 +68,6 @@ def finished(small_set, three_steps, tmp_path_factory):
         return known[method, processes]
 
     return run
-
-
-def rows(one):
-    """The log of all steps, in order."""
-    logs = [*one.runs.glob("base/*/metrics.jsonl"), *sorted(one.run.glob("step*/metrics.jsonl"))]
-    assert len(logs) == 3
-    return [json.loads(line) for log in logs for line in log.read_text().splitlines()]
 
 
 def assert_same_curve(one, other, precision):
