@@ -14,7 +14,7 @@ from scannet_css.errors import InputError
 from scannet_css.files import write_atomic
 from scannet_css.network.minkunet import NETWORKS, MinkUNet, build_network
 
-NESTED = ("state_dict", "model_state_dict", "model", "network")  # where checkpoints keep weights; last: ours
+NESTED = ("state_dict", "model_state_dict", "model")  # where checkpoints keep weights
 PREFIXES = ("module.", "model.", "backbone.")  # DistributedDataParallel, Lightning, Pointcept
 STEM, CLASSIFIER = "conv0p1s1.kernel", "final."
 COUNTER = "num_batches_tracked"  # torch's batch norm counts its batches, older files do not

@@ -122,7 +122,6 @@ def test_a_round_trip_keeps_all_but_the_classifier(tmp_path):
         lambda state: {"epoch": 1, "state_dict": state, "optimizer": {"lr": 0.1}},
         lambda state: {"model_state_dict": state, "arch": "MinkUNet14S"},
         lambda state: {"model": state},
-        lambda state: {"network": state, "method": {"importance": torch.ones(3)}},
         lambda state: {"epoch": 1, **state},
     ],
 )
