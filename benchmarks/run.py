@@ -29,8 +29,8 @@ import baselines  # noqa: F401  registers the methods
 from scannet_css import distributed
 from scannet_css.errors import InputError, run_command
 from scannet_css.learning.continual import ContinualRun, StepResult
-from scannet_css.learning.log import wandb_tracker
-from scannet_css.learning.machine import Machine
+from scannet_css.learning.log import WandbTracker
+from scannet_css.learning.machine import Machine, find_device
 from scannet_css.learning.method import Method, find_method, method_names, options_of
 from scannet_css.learning.recipe import Recipe
 from scannet_css.learning.setting import Setting, Start
@@ -114,7 +114,7 @@ def run(method_class: type[Method], options: argparse.Namespace, machine: Machin
     )
     tracker = None
     if options.wandb and distributed.is_first():
-        tracker = wandb_tracker(options.wandb, folder, {**setting.identity(), "method": method.name})
+        tracker = WandbTracker(options.wandb, folder, {**setting.identity(), "method": method.name})
     continual = ContinualRun(
         setting,
         method,
@@ -219,19 +219,6 @@ def make_recipe(dataset: str, options: argparse.Namespace) -> Recipe:
     path = ROOT / "benchmarks" / "recipes" / f"{dataset}.json"
     defaults = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return Recipe(**{**defaults, **given(options, fields(Recipe))})
-
-
-def find_device(name: str) -> torch.device:
-    """The torch device. Raises InputError for CUDA where there is none."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"--device {name!r}: expected auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"--device {name}: torch {torch.__version__} finds no CUDA device here")
-    return device
 
 
 def compute_type(machine: Machine, recipe: Recipe) -> torch.dtype:

@@ -28,12 +28,12 @@ import torch
 from measure import Times, Workload, measure_times, peak_memory, product_rate, useful_flops
 from prepare_speed import add_options, measure_preparation
 from rooms import batch_of_scenes, batch_of_voxels
-from run import find_device
 from torch import Tensor
 from tqdm import tqdm
 
 from scannet_css.errors import InputError, run_command
 from scannet_css.files import write_json
+from scannet_css.learning.machine import find_device
 from scannet_css.network import build_network
 from scannet_css.results.record import environment
 from scannet_css.sparse.engine import ENGINES, choose_engine, engine_name, why_unavailable

@@ -28,6 +28,7 @@ import torch
 import scannet_css
 from scannet_css.errors import InputError, one_line, printable, run_command
 from scannet_css.files import write_json
+from scannet_css.learning.machine import find_device
 from scannet_css.learning.trial import VOXEL_SIZE, train_on_a_room
 from scannet_css.network import MinkUNet, build_network
 from scannet_css.results.record import checkout_state, processor
@@ -37,10 +38,9 @@ from scannet_css.sparse.engine import AUTOMATIC, ENGINES, engine_name, why_unava
 from scannet_css.sparse.trial import BOUNDS, convolution_error
 
 ROOT = Path(__file__).resolve().parents[1]
-NEEDED = ("torch", "numpy", "scipy", "pandas", "safetensors", "tqdm", "pillow")
+NEEDED = ("torch", "numpy", "scipy", "pandas", "safetensors", "tqdm", "pillow", "tensorboard")
 OPTIONAL = {
     "triton": "the fastest engine on CUDA",
-    "tensorboard": "curves while a run trains",
     "wandb": "curves while a run trains",
     "open3d": "turning rooms by hand",
 }
@@ -100,19 +100,6 @@ def show(title: str, facts: Iterator[Fact]) -> list[Fact]:
         print(textwrap.fill(line, columns, subsequent_indent=" " * 25, break_on_hyphens=False), flush=True)
         shown.append(fact)
     return shown
-
-
-def find_device(name: str) -> torch.device:
-    """The torch device. Raises InputError for a name that is none and for CUDA where there is none."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda") or (number and not number.isdecimal()):
-        raise InputError(f"--device {name!r}: expected auto, cpu, cuda or cuda:N")
-    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        raise InputError(f"--device {name}: torch {torch.__version__} finds {count} CUDA devices here")
-    return torch.device(name)
 
 
 def guarded(name: str, check: Callable[..., Iterator[Fact]], *arguments: Any) -> Iterator[Fact]:

@@ -64,27 +64,31 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, float]:
     return flat
 
 
-def wandb_tracker(project: str, folder: Path, settings: dict[str, Any]) -> Tracker:
-    """Sends the curves of the run in `folder` to the project, in a run that goes on where it was.
+class WandbTracker:
+    """Sends the curves of the run in `folder` to a project of Weights & Biases, in one run that goes on where
+    it was; nothing happens before the first values. Raises InputError where wandb is not installed."""
 
-    Raises InputError where wandb is not installed.
-    """
-    try:
-        import wandb
-    except ImportError:
-        raise InputError("--wandb: the package wandb is not installed; pip install wandb") from None
-    path = folder / "wandb.json"
-    if not path.exists():
-        write_json(path, {"id": secrets.token_hex(8)})
-    name = json.loads(path.read_text(encoding="utf-8"))["id"]
-    run = wandb.init(project=project, id=name, resume="allow", config=settings, dir=str(folder))
-    known = set()
+    def __init__(self, project: str, folder: Path, settings: dict[str, Any]) -> None:
+        try:
+            import wandb
+        except ImportError:
+            raise InputError("--wandb: the package wandb is not installed; pip install wandb") from None
+        self._init, self._run, self._steps = wandb.init, None, set()
+        self._project, self._folder, self._settings = project, folder, settings
 
-    def track(step: int, iteration: int, values: dict[str, float]) -> None:
-        if step not in known:  # iterations are counted anew in every step
-            run.define_metric(f"step{step}/*", step_metric=f"step{step}/iteration")
-            known.add(step)
+    def __call__(self, step: int, iteration: int, values: dict[str, float]) -> None:
+        if self._run is None:
+            self._run = self._start()
+        if step not in self._steps:  # iterations are counted anew in every step
+            self._run.define_metric(f"step{step}/*", step_metric=f"step{step}/iteration")
+            self._steps.add(step)
         named = {f"step{step}/{name}": value for name, value in values.items()}
-        run.log(named | {f"step{step}/iteration": iteration})
+        self._run.log(named | {f"step{step}/iteration": iteration})
 
-    return track
+    def _start(self) -> Any:
+        path = self._folder / "wandb.json"
+        if not path.exists():
+            write_json(path, {"id": secrets.token_hex(8)})
+        name = json.loads(path.read_text(encoding="utf-8"))["id"]
+        options = {"project": self._project, "config": self._settings, "dir": str(self._folder)}
+        return self._init(id=name, resume="allow", **options)

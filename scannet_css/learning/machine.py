@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from scannet_css.errors import InputError
 from scannet_css.learning.stopping import StopSignals
 
 
@@ -54,3 +55,17 @@ class Machine:
             return torch.cuda.max_memory_allocated(self.device)
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def find_device(name: str) -> torch.device:
+    """The torch device. Raises InputError for a name that is none and for CUDA where there is none."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdecimal()):
+        raise InputError(f"--device {name!r}: expected auto, cpu, cuda or cuda:N")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        found = f"{count} CUDA devices" if count else "no CUDA device"
+        raise InputError(f"--device {name}: torch {torch.__version__} finds {found} here")
+    return torch.device(name)

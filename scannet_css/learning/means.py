@@ -22,9 +22,9 @@ def mean_over(values_sum: Tensor, count: Tensor | int) -> Tensor:
 
     Exact also for a batch in parts, where a plain `.mean()` gives the mean of the parts' means.
     """
-    count = torch.as_tensor(count, device=values_sum.device)
-    denominator = count.clamp(min=1) if _active is None else _active.denominator(count)
-    return values_sum / denominator
+    if _active is not None:
+        return values_sum / _active.denominator(torch.as_tensor(count, device=values_sum.device))
+    return values_sum / (max(count, 1) if isinstance(count, int) else count.clamp(min=1))
 
 
 class Denominators:

@@ -45,7 +45,7 @@ class Progress:
     batches: int = 0  # of the epoch at hand
     iterations: int = 0
     sums: dict[str, float] = field(default_factory=dict)  # of the epoch's values, for the console
-    largest_part: int | None = None  # see Updater
+    too_many_voxels: int | None = None  # see Updater
     log_bytes: int = 0
     seconds: float = 0.0
     peak_memory_bytes: int | None = None
@@ -121,7 +121,7 @@ class StepTrainer:
         identity = (self.seed, self.step.index, 0)
         batch = next(self._load(batches[:1], identity))
         self.updater.rehearse(batch)
-        whole = self.updater.largest_part is None or batch.voxels < self.updater.largest_part
+        whole = self.updater.too_many_voxels is None or batch.voxels < self.updater.too_many_voxels
         log.info(
             "step %d: the largest batch, %d scenes, fits%s; %.2f GiB at most",
             self.step.index,
@@ -234,7 +234,7 @@ class StepTrainer:
             return
         if self.log is not None:
             self.progress.log_bytes = self.log.keep()
-        self.progress.largest_part = self.updater.largest_part
+        self.progress.too_many_voxels = self.updater.too_many_voxels
         content: dict[str, Any] = {
             "network": self.step.network.state_dict(),
             "optimizer": self.updater.optimizer.state_dict(),
@@ -250,7 +250,7 @@ class StepTrainer:
         self.updater.scaler.load_state_dict(content["scaler"])
         self.method.state = content["method"]
         self.progress = Progress(**content["progress"])
-        self.updater.largest_part = self.progress.largest_part
+        self.updater.too_many_voxels = self.progress.too_many_voxels
 
 
 def share_of(batch: list[SceneEntry]) -> list[SceneEntry]:

@@ -1,8 +1,6 @@
 """A training run of ten steps on one synthetic room: does learning work on the machine at hand, how fast."""
 
-import resource
 import statistics
-import sys
 import time
 from dataclasses import dataclass
 
@@ -11,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scannet_css.learning.losses import cross_entropy
+from scannet_css.learning.machine import Machine
 from scannet_css.network import MinkUNet
 from scannet_css.scenes.classes import IGNORE, NYU40_IDS
 from scannet_css.scenes.synthetic import make_scan
@@ -51,7 +50,7 @@ def train_on_a_room(network: MinkUNet, device: torch.device, dtype: torch.dtype)
         optimizer.step()
         losses.append(loss.item())  # waits for the device
         seconds.append(time.perf_counter() - started)
-    return Trial(len(labels), losses, statistics.median(seconds[1:]), _peak_memory(device))
+    return Trial(len(labels), losses, statistics.median(seconds[1:]), Machine(device).peak_memory_bytes())
 
 
 def synthetic_room() -> tuple[Tensor, Tensor, Tensor]:
@@ -64,10 +63,3 @@ def synthetic_room() -> tuple[Tensor, Tensor, Tensor]:
     labels = majority_labels(vertex_labels, inverse, len(coordinates)).long()
     features = voxel_mean(torch.from_numpy(scan.colours) / 127.5 - 1, inverse, len(coordinates))
     return features, F.pad(coordinates, (1, 0)), labels
-
-
-def _peak_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    # macOS counts bytes, Linux kibibytes
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

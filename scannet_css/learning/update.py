@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 class Updater:
     """Computes and applies the updates of one step.
 
-    `largest_part`: batches of at least so many voxels are cut from the start, since one did not fit; part of
+    `too_many_voxels`: batches of at least so many voxels are cut from the start, since one did not fit; part of
     the checkpoint. `timed(name)` surrounds each piece of work, for benchmarks.
     """
 
@@ -43,7 +43,7 @@ class Updater:
         self.step, self.method, self.recipe, self.machine = step, method, recipe, machine
         self.optimizer = optimizer
         self.scaler = torch.amp.GradScaler(enabled=machine.half_type(recipe.precision) is torch.float16)
-        self.largest_part: int | None = None
+        self.too_many_voxels: int | None = None
         self.timed: Callable[[str], AbstractContextManager] = lambda name: nullcontext()
         self._parameters = list(step.network.parameters())
         self._statistics = [buffer for buffer in step.network.buffers() if buffer.numel()]
@@ -77,7 +77,7 @@ class Updater:
 
     def rehearse(self, batch: Batch) -> None:
         """Everything but the update, to see whether the batch fits into the memory; changes nothing but
-        `largest_part`. Raises InputError if a single scene of it does not fit."""
+        `too_many_voxels`. Raises InputError if a single scene of it does not fit."""
         self._compute(batch, seed=0)
         self._undo()
 
@@ -100,9 +100,9 @@ class Updater:
     def _cut(self, batch: Batch) -> list[Batch]:
         if not batch.names:
             return []
-        if self.largest_part is None or batch.voxels < self.largest_part:
+        if self.too_many_voxels is None or batch.voxels < self.too_many_voxels:
             return [batch]
-        return batch.split(-(-batch.voxels // self.largest_part) + 1)
+        return batch.split(-(-batch.voxels // self.too_many_voxels) + 1)
 
     def _attempt(self, parts: list[Batch]) -> dict[str, Tensor] | None:
         """The loss terms, averaged over this process' parts and differentiated; None where memory ran out in
@@ -158,7 +158,9 @@ class Updater:
                 with self.timed("backward"):
                     self.scaler.scale(loss).backward()
             for name, value in found.items():
-                terms[name] = terms.get(name, 0.0) + value.detach().double() / number
+                terms[name] = (
+                    terms.get(name, 0.0) + value.detach().to(self.machine.device, torch.float64) / number
+                )
 
     def _forward(self, part: Batch) -> tuple[Output, Output | None]:
         self._part_at_work = part
@@ -206,7 +208,7 @@ class Updater:
                 )
             failed.append(part.names[0])  # once more, now that memory has been freed
             return parts
-        self.largest_part = min(part.voxels, self.largest_part or part.voxels)
+        self.too_many_voxels = min(part.voxels, self.too_many_voxels or part.voxels)
         log.warning(
             "warning: out of memory on %d scenes, %d voxels; going on in parts, from now on for every batch"
             " of that size",

@@ -1,6 +1,7 @@
 """One update by one batch: in parts as in whole, out of memory, not finite, degenerate scenes."""
 
 import copy
+import gc
 import math
 from dataclasses import dataclass, replace
 
@@ -82,7 +83,7 @@ def runs_out(updater, monkeypatch, when):
     forward, calls, shown = updater._forward, [], []
 
     def limited(part):
-        calls.append(part)
+        calls.append(part.names)
         updater._part_at_work = part
         if when(len(calls), part.voxels, len(part.names)):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -100,7 +101,7 @@ def test_a_batch_in_parts_has_the_whole_batchs_loss_and_gradient(make, name, par
     whole = updater.run(batch, 0.01, seed=3)
     expected = gradients(updater)
     updater, batch = make(name)
-    updater.largest_part = batch.voxels // parts + 1
+    updater.too_many_voxels = batch.voxels // parts + 1
     assert len(updater._cut(batch)) > 1
     in_parts = updater.run(batch, 0.01, seed=3)
     precision = precision_of(name)
@@ -128,7 +129,7 @@ def test_out_of_memory_goes_on_in_parts(make, name, monkeypatch, caplog):
         torch.testing.assert_close(value, moved[key], rtol=precision, atol=1e-9)
     # The last attempt: every scene alone, twice: for the counts and for the gradient.
     assert shown[-8:] == 2 * [[scene] for scene in batch.names]
-    assert "warning: out of memory on 4 scenes" in caplog.text and updater.largest_part is not None
+    assert "warning: out of memory on 4 scenes" in caplog.text and updater.too_many_voxels is not None
 
     caplog.clear()
     shown.clear()
@@ -169,6 +170,18 @@ def test_a_single_scene_is_tried_twice(make, monkeypatch):
     updater.run(alone, 0.01, seed=3)  # fits once memory has been freed
 
 
+def test_nothing_of_an_attempt_that_ran_out_of_memory_stays(make, monkeypatch):
+    updater, batch = make("lgkd+plop3d")
+    runs_out(updater, monkeypatch, lambda call, voxels, scenes: scenes > 1)
+    tensors = []
+    for _ in range(20):
+        updater.too_many_voxels = None
+        updater.run(batch, 0.01, seed=3)
+        gc.collect()
+        tensors.append(sum(issubclass(type(each), torch.Tensor) for each in gc.get_objects()))
+    assert tensors[-1] <= tensors[1]
+
+
 def test_another_error_is_not_taken_for_a_lack_of_memory(make, monkeypatch):
     updater, batch = make("finetune")
     monkeypatch.setattr(updater, "_forward", lambda part: torch.zeros(2) @ torch.zeros(3))
@@ -182,11 +195,11 @@ def test_a_rehearsal_changes_nothing_but_what_it_learns(make, monkeypatch, batch
     before = everything(updater)
     updater.rehearse(batch)
     assert_same(everything(updater), before)
-    assert updater.largest_part is None
+    assert updater.too_many_voxels is None
     assert all(parameter.grad is None for parameter in updater.step.network.parameters())
     runs_out(updater, monkeypatch, lambda call, voxels, scenes: scenes > 2)
     updater.rehearse(batch)
-    assert updater.largest_part == batch.voxels
+    assert updater.too_many_voxels == batch.voxels
 
 
 @dataclass
