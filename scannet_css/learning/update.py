@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 class Updater:
     """Computes and applies the updates of one step.
 
-    `too_many_voxels`: batches of at least so many voxels are cut from the start, since one did not fit; part of
-    the checkpoint. `timed(name)` surrounds each piece of work, for benchmarks.
+    `too_many_voxels`: batches of at least so many voxels are cut from the start, since one did not fit; it is
+    part of the checkpoint. `timed(name)` surrounds each piece of work, for benchmarks.
     """
 
     def __init__(
