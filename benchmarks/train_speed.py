@@ -135,7 +135,10 @@ def measure(case: Case, options: argparse.Namespace, bar: tqdm) -> dict[str, Any
         bar.update()
     turns: dict[str, list[Turn]] = {name: [] for name in options.methods}
     with tempfile.TemporaryDirectory(prefix="train-speed-") as folder:
-        trainees = {name: Trainee(case, name, Path(folder)) for name in options.methods}
+        trainees = {
+            name: Trainee(case, name, Path(folder, str(number)))
+            for number, name in enumerate(options.methods)
+        }
         for turn in range(options.repeats + 1):
             for name, trainee in trainees.items():
                 taken = trainee.turn(turn, options.batches)

@@ -145,7 +145,7 @@ class Trainee:
             machine.device,
             lambda: machine.autocast(recipe.precision),
             lambda what, compute: add_up(
-                what, [scenes], lambda batches: case.batches(len(batches)), compute, folder / name, machine
+                what, [scenes], lambda batches: case.batches(len(batches)), compute, folder, machine
             ),
         )
         method.begin(step)
