@@ -9,6 +9,7 @@ import argparse
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -56,6 +57,7 @@ def add_train_options(command: argparse.ArgumentParser) -> None:
     add("--batches", type=int, default=1, metavar="N", help="consecutive batches in a turn (%(default)s)")
     add("--workers", type=int, default=0, metavar="N", help="processes that load data (%(default)s)")
     add("--threads", type=int, metavar="N", help="CPU threads of torch")
+    add("--cpu-time", action="store_true", help="seconds of the CPU, not of the clock: for a busy machine")
     add("--json", type=Path, metavar="FILE", help="write everything that was measured")
 
 
@@ -68,15 +70,18 @@ def measure_training(options: argparse.Namespace, about: Callable[..., dict[str,
     machine.make_deterministic()
     if options.threads:
         torch.set_num_threads(options.threads)
+    clock = time.process_time if options.cpu_time else time.perf_counter
     dtype = compute_type(machine, Recipe(precision=options.precision))
     result = {**about(device, dtype, [engine_name(device, dtype)]), "protocol": PROTOCOL}
-    result |= {name: getattr(options, name) for name in ("vertices", "repeats", "batches", "workers")}
+    result |= {
+        name: getattr(options, name) for name in ("vertices", "repeats", "batches", "workers", "cpu_time")
+    }
     result |= {"deterministic": machine.is_deterministic, "rows": []}
     save(result, options.json)  # a path that cannot be written is noticed now
     with tempfile.TemporaryDirectory(prefix="train-speed-") as folder:
         sets = prepared_sets(Path(folder), options)
         cases = [
-            Case(manifest, scenes, Recipe(network=network, precision=options.precision), machine)
+            Case(manifest, scenes, Recipe(network=network, precision=options.precision), machine, clock)
             for network in options.networks
             for manifest in sets
             for scenes in options.scenes
@@ -109,6 +114,8 @@ def check(options: argparse.Namespace, device: torch.device) -> None:
     for size in options.voxel_sizes:
         if not 0.005 <= size <= 0.5:
             raise InputError(f"--voxel-sizes {size}: expected metres, from 0.005 to 0.5")
+    if options.cpu_time and (device.type != "cpu" or options.workers or options.threads != 1):
+        raise InputError("--cpu-time: expected --device cpu --workers 0 --threads 1; it sees no other work")
     if device.type == "cpu" and options.precision not in ("auto", "float32"):
         raise InputError(
             f"--precision {options.precision} on cpu: expected float32, the only type trained with there"

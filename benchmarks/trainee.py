@@ -100,6 +100,7 @@ class Case:
     scenes: int  # of a batch
     recipe: Recipe
     machine: Machine
+    clock: Callable[[], float] = time.perf_counter
 
     def batches(self, number: int, turn: int | None = None) -> Iterator[Batch]:
         """The first scenes as a batch, `number` times; each turn augments them in its own way."""
@@ -156,7 +157,8 @@ class Trainee:
     def turn(self, turn: int, batches: int) -> Turn:
         """Trains on so many batches undisturbed, and then on as many with timers."""
         machine, plain = self.case.machine, self.updater.timed
-        loader, parts = Parts(), Parts(lambda: synchronize(machine.device))
+        clock = self.case.clock
+        loader, parts = Parts(clock=clock), Parts(lambda: synchronize(machine.device), clock)
         is_ahead = machine.workers > 0 or machine.device.type == "cuda"
         with closing(self.case.batches(2 * batches + is_ahead, turn)) as loaded:
             if is_ahead:  # it is started, and works while this one is trained on
@@ -173,13 +175,13 @@ class Trainee:
     def _train(self, loaded: Iterator[Batch], batches: int, parts: Parts) -> tuple[float, int]:
         """Seconds per batch, and its voxels."""
         synchronize(self.case.machine.device)
-        start = time.perf_counter()
+        start = self.case.clock()
         for _ in range(batches):
             with parts.timed("loader"):
                 batch = next(loaded)
             self.updater.run(batch, self.case.recipe.learning_rate, seed=0)
         synchronize(self.case.machine.device)
-        return (time.perf_counter() - start) / batches, batch.voxels
+        return (self.case.clock() - start) / batches, batch.voxels
 
 
 def peak_memory(case: Case, name: str) -> int | None:

@@ -1,9 +1,11 @@
 """benchmarks/speed.py train as a user drives it; no time is tested."""
 
 import importlib
+import itertools
 import json
 import statistics
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -118,6 +120,21 @@ def test_the_clock_is_read_when_the_device_is_done(script):
     assert parts.seconds == {"forward": 1} and len(waits) == 2
 
 
+def test_seconds_are_those_of_the_clock_that_was_chosen(script):
+    trainee, now = script("trainee"), itertools.count()
+    device = torch.device("cpu")
+    case = trainee.Case(
+        None, 1, SimpleNamespace(learning_rate=0.1), SimpleNamespace(device=device), lambda: next(now)
+    )
+    one = object.__new__(trainee.Trainee)
+    one.case, one.updater = case, SimpleNamespace(run=lambda *_, **__: None)
+    loader = trainee.Parts(clock=case.clock)
+    batches = iter([SimpleNamespace(voxels=7)] * 2)
+    seconds, voxels = one._train(batches, 2, loader)
+    # start, twice the two looks of the loader's timer, end
+    assert (seconds, voxels, loader.seconds) == (5 / 2, 7, {"loader": 2})
+
+
 def test_every_map_that_a_network_asks_for_is_timed_as_one(script):
     trainee = script("trainee")
     names, parts, build = [], trainee.Parts(), trainee.maps.CoordinateManager._children_table
@@ -149,6 +166,7 @@ def test_every_map_that_a_network_asks_for_is_timed_as_one(script):
         (("--device", "gpu"), "--device 'gpu': expected auto, cpu, cuda or cuda:N"),
         (("--precision", "float8"), "argument --precision: invalid choice: 'float8'"),
         (("--device", "cpu", "--precision", "bfloat16"), "--precision bfloat16 on cpu: expected float32"),
+        (("--device", "cpu", "--cpu-time", "--threads", 2), "--cpu-time: expected --device cpu --workers 0"),
         (("--json", "/proc/nowhere/train.json"), "/proc/nowhere"),
     ],
 )
