@@ -37,7 +37,8 @@ from scannet_css.learning.method import Method, Step, option
 from scannet_css.scenes.loader import Batch
 from scannet_css.sparse import SparseTensor
 
-SCALES = (1, 2, 4)
+SCALES = (1, 2, 4)  # each twice the one before, so that its windows are halves of that one's
+FINEST = SCALES[-1]
 BINS = 4096
 
 
@@ -138,21 +139,32 @@ def local_pod(new: Tensor, old: Tensor, coordinates: Tensor, stride: int) -> Ten
     high = low.scatter_reduce(0, every_scene, position, "amax", include_self=False)
     low = low.scatter_reduce(0, every_scene, position, "amin", include_self=False)
     position, extent = position - low[scene], (high - low)[scene] + 1
+    part = (position * FINEST).div(extent, rounding_mode="floor")
 
     # Pooling is linear, so the difference of the squares is pooled once instead of both.
     difference = new.float().square() - old.float().square()
+    ones = difference.new_ones(len(difference))
     squared_distance = difference.new_zeros(scenes)
-    for scale in SCALES:
-        part = (position * scale).div(extent, rounding_mode="floor")
-        window = ((scene * scale + part[:, 0]) * scale + part[:, 1]) * scale + part[:, 2]
-        for axis in range(3):
-            length = int(position[:, axis].max()) + 1
-            cells, cell = torch.unique(window * length + position[:, axis], return_inverse=True)
-            sums = difference.new_zeros(len(cells), difference.shape[1]).index_add(0, cell, difference)
-            means = sums / torch.bincount(cell, minlength=len(cells))[:, None]
-            scene_of_cell = cells // (length * scale**3)
-            squared_distance = squared_distance.index_add(0, scene_of_cell, means.square().sum(1))
+    for axis, length in enumerate((high - low + 1).amax(0).tolist()):
+        # A position along the axis lies in one window only, so the cells are few enough to number them all.
+        first, second = (part[:, other] for other in range(3) if other != axis)
+        cell = ((scene * FINEST + first) * FINEST + second) * length + position[:, axis]
+        shape = (scenes, FINEST, FINEST, length, -1)
+        nothing = difference.new_zeros(scenes * FINEST**2 * length, difference.shape[1])
+        sums = nothing.index_add(0, cell, difference).view(shape)
+        counts = nothing[:, 0].index_add(0, cell, ones).view(shape)
+        for scale in reversed(SCALES):
+            if scale < FINEST:
+                sums, counts = merge_windows(sums), merge_windows(counts)
+            means = sums / counts.clamp(min=1)
+            squared_distance = squared_distance + means.square().sum((1, 2, 3, 4))
     return mean_over(root(squared_distance).sum(), scenes)
+
+
+def merge_windows(cells: Tensor) -> Tensor:
+    """(B, 2s, 2s, L, F) -> (B, s, s, L, F): the sums of windows that are one at the next scale."""
+    scenes, windows, _, length, width = cells.shape
+    return cells.view(scenes, windows // 2, 2, windows // 2, 2, length, width).sum((2, 4))
 
 
 def root(values: Tensor) -> Tensor:

@@ -97,14 +97,15 @@ def product_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 def timed(device: torch.device, work: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
     """What `work` gives and the seconds until the device has finished it."""
-    _synchronize(device)
+    synchronize(device)
     start = time.perf_counter()
     result = work(*arguments)
-    _synchronize(device)
+    synchronize(device)
     return result, time.perf_counter() - start
 
 
-def _synchronize(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
+    """Waits until a GPU has nothing left to do."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -176,12 +177,12 @@ def _peak_memory(network, engine, coordinates, device, dtype, threads) -> int:
         before = torch.cuda.memory_allocated(device)
         work.step(work.new_batch())
         return torch.cuda.max_memory_allocated(device) - before
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     work.step(work.new_batch())
-    return _resident("VmHWM") - before
+    return resident("VmHWM") - before
 
 
-def _resident(entry: str) -> int:
+def resident(entry: str) -> int:
     """Resident memory of this process in bytes: VmRSS now, VmHWM at its highest."""
     lines = PROCESS_STATUS.read_text().splitlines()
     (kilobytes,) = (line.split()[1] for line in lines if line.startswith(f"{entry}:"))

@@ -1,15 +1,17 @@
-"""How fast the sparse engine and its peers are on this machine, and the preparation and loading of scenes.
+"""How fast this machine is: the engine and its peers, training, loading and the preparation of scans.
 
     python benchmarks/speed.py prepare                                 # raw scans to prepared scenes
     python benchmarks/speed.py loader                                  # prepared scenes to augmented batches
+    python benchmarks/speed.py train --methods finetune lwf lgkd       # a step of each method, part by part
     python benchmarks/speed.py engine                                  # every engine that can run here
     python benchmarks/speed.py engine --networks minkunet18a --voxel-sizes 0.05 --threads 1 --json speed.json
     python benchmarks/speed.py engine --device cuda --dtype bfloat16 --scenes 1 12
     python benchmarks/speed.py engine --networks minkunet14s --voxels 10000 100000 1000000
 
-Networks on synthetic rooms: maps of all levels, forward pass without gradients, and training step (forward,
-loss, backward), set against the operations that are needed (existing pairs only) and against the rate of a
-plain matrix product, measured before and after. Engines take turns; what is shown are medians.
+engine: networks on synthetic rooms: maps of all levels, forward pass without gradients, training step
+(forward, loss, backward), set against the operations that are needed (existing pairs only) and the rate
+of a plain matrix product, measured before and after. Engines take turns; what is shown are medians.
+train: a step of continual training with the real loader, teacher and losses; methods take turns.
 docs/performance.md explains the columns.
 """
 
@@ -30,6 +32,7 @@ from prepare_speed import add_options, measure_preparation
 from rooms import batch_of_scenes, batch_of_voxels
 from torch import Tensor
 from tqdm import tqdm
+from train_speed import add_train_options, measure_training
 
 from scannet_css.errors import InputError, run_command
 from scannet_css.files import write_json
@@ -54,6 +57,8 @@ def main(arguments: Sequence[str]) -> None:
         machine = about(torch.device("cpu"), torch.float32, [])
         return measure_preparation(options, {key: machine[key] for key in ("date", "environment")})
     keep_freed_memory()
+    if options.command == "train":
+        return measure_training(options, about)
     device = find_device(options.device)
     if options.command == "loader":
         machine = about(device, torch.float32, [])
@@ -96,6 +101,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     add_options(commands.add_parser("prepare", help="raw scans to prepared scenes"))
     loader_speed.add_options(commands.add_parser("loader", help="prepared scenes to augmented batches"))
+    add_train_options(commands.add_parser("train", help="a step of continual training, part by part"))
     command = commands.add_parser("engine", help="maps, forward pass and training step", epilog=rest, **shape)
     add = command.add_argument
     networks = ["minkunet14a", "minkunet18a", "minkunet34c"]
