@@ -18,11 +18,13 @@ PATIENCE = 20.0  # seconds for the batch at hand; then it is given up, since 30 
 
 
 class StopSignals:
-    """Inside `with`, a first signal sets `requested`; whoever works asks for it, saves and calls `leave`."""
+    """Inside `with`, a first signal sets `requested`; whoever works asks for it, saves and calls `leave`.
+
+    For a command that ends with the block: signals that come later than its work are ignored.
+    """
 
     def __init__(self) -> None:
         self._received: signal.Signals | None = None
-        self._before: dict = {}
 
     @property
     def requested(self) -> bool:
@@ -40,14 +42,15 @@ class StopSignals:
 
     def __enter__(self) -> "StopSignals":
         for number in SIGNALS:
-            self._before[number] = signal.signal(number, self._on_signal)
-        self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._on_alarm)
+            signal.signal(number, self._on_signal)
+        signal.signal(signal.SIGALRM, self._on_alarm)
         return self
 
     def __exit__(self, *_) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        if not self.requested:  # all is done and saved: nothing is left to be stopped but the interpreter
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         # The next one is the system's: it ends the process even in the middle of a long product.
