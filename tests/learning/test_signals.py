@@ -41,8 +41,9 @@ def in_shared_memory():
 
 
 def wait_until_at_work(process, one):
-    """Until the command has opened its folder: before that, a signal just ends it."""
-    while process.poll() is None and not list(one.runs.rglob(".lock")):
+    """Until the command has taken its folder: before that, a signal just ends it."""
+    lock = one.run / ".lock"
+    while process.poll() is None and not (lock.exists() and f"process {process.pid} " in lock.read_text()):
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(0.01)
 
