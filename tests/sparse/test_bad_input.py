@@ -7,7 +7,7 @@ import torch
 
 from scannet_css.errors import InputError
 from scannet_css.network import build_network
-from scannet_css.sparse import Conv3d, ConvTranspose3d, SparseTensor, engine
+from scannet_css.sparse import BatchNorm, Conv3d, ConvTranspose3d, SparseTensor, engine
 
 TWO = torch.tensor([[0, 0, 0, 0], [0, 1, 0, 0]])
 ONE = torch.tensor([[1, -3, 6, 7]])  # its octant among its parent's children: x 1, y 0, z 1
@@ -264,14 +264,28 @@ def test_a_scene_of_one_voxel_gets_the_same_logits_alone_and_in_a_batch(each_eng
     assert (together - alone).abs().max() <= 1e-5 * alone.abs().max()
 
 
-def test_batch_norm_cannot_train_on_one_voxel():
+def test_one_voxel_is_normalised_with_the_running_statistics():
     """A variance needs two; a room smaller than 16 voxels that stands alone has one at the coarsest level."""
-    network = build_network("minkunet14s")
-    with pytest.raises(InputError) as caught:
-        network(SparseTensor(torch.zeros(2, 3), torch.tensor([[0, 0, 0, 0], [0, 9, 9, 9]])))
-    assert (
-        str(caught.value) == "batch norm needs more than one voxel to train, the batch has one at stride 16"
-    )
+    norm = BatchNorm(3)
+    norm.bn.running_mean.copy_(torch.tensor([1.0, 2.0, 3.0]))
+    norm.bn.running_var.copy_(torch.tensor([4.0, 1.0, 0.25]))
+    before = {name: value.clone() for name, value in norm.state_dict().items()}
+    x = SparseTensor(torch.tensor([[5.0, 2.0, 2.0]], requires_grad=True), ONE)
+    out = norm(x).features
+    torch.testing.assert_close(out, torch.tensor([[2.0, 0.0, -2.0]]), rtol=0, atol=1e-4)
+    out.sum().backward()
+    torch.testing.assert_close(x.features.grad, torch.tensor([[0.5, 1.0, 2.0]]), rtol=0, atol=1e-4)
+    assert all(torch.equal(value, before[name]) for name, value in norm.state_dict().items())
+
+    network = build_network("minkunet14s")  # the coarsest level has one voxel, the others two
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    network(
+        SparseTensor(torch.randn(2, 3), torch.tensor([[0, 0, 0, 0], [0, 9, 9, 9]]))
+    ).logits.sum().backward()
+    after = network.state_dict()
+    assert torch.equal(after["bn4.bn.running_mean"], before["bn4.bn.running_mean"])
+    assert not torch.equal(after["bn3.bn.running_mean"], before["bn3.bn.running_mean"])
+    assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
 
 
 def test_levels_too_coarse_for_the_keys_are_refused():
