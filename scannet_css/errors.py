@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 
 _LONGEST = 1000  # characters of a message
+_LOST_WORKER = "DataLoader worker"  # torch raises it wherever the program is when the system kills one
 
 
 class InputError(ValueError):
@@ -36,6 +37,12 @@ def run_command(main: Callable[[Sequence[str]], int | None], arguments: Sequence
         if options.debug:
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        if options.debug or not str(error).startswith(_LOST_WORKER):
+            raise
+        reason = one_line(error).rstrip(".")
+        print(f"error: {reason}; fewer --workers take less memory, 0 take none", file=sys.stderr)
         return 2
     except Stop as stop:
         print(one_line(stop), file=sys.stderr)

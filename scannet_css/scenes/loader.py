@@ -21,7 +21,7 @@ from scannet_css.scenes.augment import augment
 from scannet_css.scenes.batch import Batch
 from scannet_css.scenes.store import Manifest, SceneEntry, load_scene
 from scannet_css.scenes.voxelize import majority_labels, voxel_mean, voxelize
-from scannet_css.scenes.workers import ahead, one_thread, start_worker
+from scannet_css.scenes.workers import ahead, one_thread, signals_held, start_worker
 
 CPU = torch.device("cpu")
 AHEAD = 2  # batches that wait on a GPU for their turn
@@ -236,7 +236,9 @@ def _results(work: Callable, batches: list[list[SceneEntry]], workers: int) -> I
             options["multiprocessing_context"] = "fork"
     generator = Generator()  # the loader draws a seed, which must not change what the caller draws next
     options |= {"batch_size": None, "num_workers": workers, "generator": generator}
-    return _raising(iter(DataLoader(batches, collate_fn=partial(_attempt, work), **options)))
+    with signals_held():
+        results = iter(DataLoader(batches, collate_fn=partial(_attempt, work), **options))
+    return _raising(results)
 
 
 def _start_worker(parent: int, number: int) -> None:

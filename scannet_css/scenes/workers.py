@@ -14,6 +14,7 @@ import torch
 
 Item = TypeVar("Item")
 
+IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # by workers: the parent decides
 _PR_SET_PDEATHSIG = 1  # Linux's prctl.h
 
 
@@ -70,14 +71,26 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Signals that workers ignore wait until the end of this block: a process that is started in here has not
+    come to ignoring them yet, and would end."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def start_worker(parent: int) -> None:
     """Leaves signals to the parent, the process of this id, and on Linux ends when it does, even killed.
 
     Call it first in a process that `parent` has started. Linux watches the thread that started it, so this
     must outlive the worker.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it ended before the line above

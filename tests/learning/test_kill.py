@@ -9,6 +9,8 @@ import os
 import random
 import signal
 import subprocess
+import time
+from pathlib import Path
 
 import pytest
 from killed_at import POINTS
@@ -76,6 +78,26 @@ def test_kills_at_chosen_points(method, command, whole):
     code, errors = one.finish()
     assert code == 0, errors
     assert one.state() == whole(method)[0]
+
+
+def test_a_killed_worker_stops_the_run_in_one_line(command, whole):
+    """As the system does where memory is short."""
+    one = command("finetune")
+    process = one.start(options=("--workers", 2))
+    workers = []
+    while process.poll() is None and not workers:
+        time.sleep(0.001)
+        with contextlib.suppress(OSError):
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            is_at_work = one.runs.exists() and list(one.runs.rglob("metrics.jsonl"))
+            workers = [int(child) for child in children] if is_at_work else []
+    os.kill(workers[-1], signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    if process.returncode:  # else it had done its work
+        assert process.returncode == 2 and "Traceback" not in errors
+        assert errors.splitlines()[-1].startswith("error: DataLoader worker (pid")
+        assert one.finish()[0] == 0
+    assert one.state() == whole("finetune")[0]
 
 
 def test_a_state_that_lacks_something_is_noticed(command, whole, tmp_path):

@@ -18,7 +18,7 @@ from scannet_css.errors import InputError
 from scannet_css.protocols import load_protocol
 from scannet_css.scenes import load_manifest
 from scannet_css.scenes.loader import BatchSet, batches_of
-from scannet_css.scenes.workers import ahead, one_thread, start_worker
+from scannet_css.scenes.workers import ahead, one_thread, signals_held, start_worker
 
 ROOT = Path(__file__).parents[2]
 SHARED_MEMORY = Path("/dev/shm")
@@ -208,3 +208,16 @@ for number, batch in enumerate(batches_of(BatchSet(manifest, batches, table, ide
     assert wait_until(lambda: not any(is_running(pid) for pid in workers), seconds=3)
     # other processes of the machine come and go there too
     assert wait_until(lambda: not set(SHARED_MEMORY.iterdir()) - before)
+
+
+def test_signals_wait_while_workers_are_started():
+    seen = []
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: seen.append(number))
+    try:
+        with signals_held():
+            os.kill(os.getpid(), signal.SIGUSR1)
+            time.sleep(0.01)
+            assert seen == []
+        assert seen == [signal.SIGUSR1]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
