@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 import baselines  # noqa: F401  registers the methods
 from scannet_css import distributed
@@ -87,7 +88,7 @@ def main(arguments: Sequence[str]) -> None:
         choose_engine(options.engine)
     if not options.data:
         options.data = distributed.first_process_first(synthetic_set).folder
-    with machine.stop:
+    with machine.stop, logging_redirect_tqdm():
         run(method_class, options, machine)
     distributed.leave()
 

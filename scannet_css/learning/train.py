@@ -123,9 +123,9 @@ class StepTrainer:
         self.updater.rehearse(batch)
         whole = self.updater.too_many_voxels is None or batch.voxels < self.updater.too_many_voxels
         log.info(
-            "step %d: the largest batch, %d scenes, fits%s; %.2f GiB at most",
+            "step %d: the largest batch, %d voxels, fits%s; %.2f GiB at most",
             self.step.index,
-            len(batches[0]),
+            sum(entry.voxels for entry in batches[0]),
             "" if whole else " in parts",
             self.machine.peak_memory_bytes() / 2**30,
         )

@@ -3,12 +3,16 @@
 import os
 import pickle
 import random
+import re
+from pathlib import Path
 
 import pytest
 import torch
 
 from scannet_css.errors import InputError
 from scannet_css.learning.checkpoint import Checkpoints, load_checkpoint, save_checkpoint
+
+FOLDERS = ("scannet_css", "baselines", "benchmarks", "tools")
 
 
 def content(seed):
@@ -107,3 +111,15 @@ def test_a_damaged_newest_one_gives_way_to_the_one_before_it(tmp_path, caplog):
     older.write_bytes(b"")
     with pytest.raises(InputError, match="and there is none before it; remove it to train again"):
         checkpoints.load()
+
+
+def test_nothing_is_loaded_in_a_way_that_can_run_code():
+    root = Path(__file__).parents[2]
+    unsafe = re.compile(
+        r"weights_only\s*=\s*False|allow_pickle\s*=\s*True|pickle\.load|yaml\.load\b|\beval\("
+    )
+    sources = [path for folder in FOLDERS for path in (root / folder).rglob("*.py")]
+    assert len(sources) > 80
+    assert [str(path) for path in sources if unsafe.search(path.read_text().replace(".eval(", ""))] == []
+    loads = [path.name for path in sources if "torch.load(" in path.read_text()]
+    assert sorted(loads) == ["checkpoint.py", "weights.py"]

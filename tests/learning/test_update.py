@@ -308,3 +308,31 @@ def test_what_a_method_draws_depends_on_the_seed_alone(make):
     updater, batch = make(Drawing())
     draws = [updater.run(batch, 0.01, seed)["draw"] for seed in (1, 2, 1)]
     assert draws[0] == draws[2] != draws[1]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_recovers_from_want_of_memory_again_and_again(make):
+    """The real thing: the process may take no more than what half of the batch needs."""
+    cuda = Machine(torch.device("cuda"))
+    updater, batch = make("lgkd")
+    step, recipe = updater.step, RECIPE
+    for module in (step.network, step.teacher):
+        module.to("cuda")
+    step.device, batch = cuda.device, batch.to(cuda.device)
+    updater = Updater(step, updater.method, recipe, cuda, make_optimizer(step.network, recipe, 0.0))
+    torch.cuda.reset_peak_memory_stats()
+    whole = updater.run(batch, 0.0, seed=3)
+    least, most = torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
+    share = (least + 0.7 * (most - least)) / torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(share)
+    try:
+        allocated = []
+        for _ in range(20):
+            updater.too_many_voxels = None
+            assert updater.run(batch, 0.0, seed=3) == pytest.approx(whole, rel=1e-6)
+            allocated.append(torch.cuda.memory_allocated())
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert allocated[-1] <= 1.01 * allocated[0]
