@@ -107,6 +107,7 @@ class StepTrainer:
         if self.step.index == 0:
             return self.step.scenes
         if is_new:
+            self.step.network.eval()
             torch.manual_seed(derived_seed(self.seed, self.step.index, "begin"))
             self.method.begin(self.step)
             self._checkpoint()
@@ -118,6 +119,8 @@ class StepTrainer:
         """Says before anything is trained whether the largest batch fits into the memory."""
         by_size = sorted(scenes, key=lambda entry: (-entry.voxels, entry.name))
         batches = plan_batches(by_size, self.recipe.batch_voxels)
+        if not batches:
+            raise InputError(f"method {self.method.name!r}: no scene with a vertex in step {self.step.index}")
         identity = (self.seed, self.step.index, 0)
         batch = next(self._load(batches[:1], identity))
         self.updater.rehearse(batch)
@@ -132,7 +135,8 @@ class StepTrainer:
 
     def _load(self, batches: list[list[SceneEntry]], identity: tuple[int, ...]) -> Iterator[Batch]:
         """This process' shares of the batches, augmented, on its device."""
-        if self.recipe.batch_norm == "sync" and min(map(len, batches)) < distributed.processes():
+        fewest = min(map(len, batches), default=distributed.processes())
+        if self.recipe.batch_norm == "sync" and fewest < distributed.processes():
             raise InputError(
                 f"--batch-norm sync: a batch has fewer scenes than the {distributed.processes()} processes;"
                 " fewer processes or more --batch-voxels would do"
@@ -145,9 +149,7 @@ class StepTrainer:
     def _run_epoch(self, epoch: int, scenes: list[SceneEntry], bar: tqdm) -> None:
         identity, progress = (self.seed, self.step.index, epoch), self.progress
         batches = plan_batches(shuffled(scenes, *identity, "order"), self.recipe.batch_voxels)
-        loaded = (
-            self._load(batches[progress.batches :], identity) if progress.batches < len(batches) else None
-        )
+        loaded = self._load(batches[progress.batches :], identity)
         bar.n = epoch * len(scenes) + sum(map(len, batches[: progress.batches]))
         started = time.perf_counter()
         for number in range(progress.batches, len(batches)):

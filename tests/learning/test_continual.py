@@ -1,6 +1,7 @@
 """The loop over the steps of a protocol: shared base, resume, exactness, guards."""
 
 import json
+import shutil
 from dataclasses import dataclass, replace
 
 import pytest
@@ -200,6 +201,33 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_move(setting, bases,
     before = run.base_folder / "finished.pt"
     inner = {name: value for name, value in weights(before).items() if not name.startswith("final.")}
     assert all(torch.equal(content["network"][name], value) for name, value in inner.items())
+
+
+@dataclass
+class Looking(Method):
+    name = "looking"
+    needs_teacher = False
+
+    def begin(self, step):
+        self.look(step, "begin")
+
+    def end(self, step):
+        self.look(step, "end")
+
+    def look(self, step, when):
+        drawn = torch.rand(()).item()
+        self.state.setdefault("seen", []).append((step.index, when, step.network.training, drawn))
+
+
+def test_methods_look_at_a_network_in_eval_mode_also_when_they_are_resumed(setting, bases, tmp_path):
+    folder, whole = tmp_path / "run", Looking()
+    make_run(setting, whole, folder, bases).run()
+    expected = [(index, when, False) for index in range(3) for when in ("begin", "end")]
+    assert [tuple(seen[:3]) for seen in whole.state["seen"]] == expected
+    shutil.rmtree(folder / "step2")
+    resumed = Looking()
+    make_run(setting, resumed, folder, bases).run()
+    assert list(map(tuple, resumed.state["seen"])) == list(map(tuple, whole.state["seen"]))
 
 
 def test_a_loss_term_can_be_set_only_once():
