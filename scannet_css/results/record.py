@@ -194,7 +194,9 @@ def checkout_state() -> tuple[str | None, bool | None]:
 def _git(folder: Path, *arguments: str) -> str | None:
     command = ["git", "-C", str(folder), *arguments]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        # in a session of its own: a signal that stops this run shall not stop it
+        done = subprocess.run(command, capture_output=True, text=True, check=True, start_new_session=True)
+        return done.stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
 
