@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import multiprocessing
 import sys
 from collections.abc import Callable, Iterable, Sequence
 
@@ -41,6 +42,8 @@ def run_command(main: Callable[[Sequence[str]], int | None], arguments: Sequence
     except RuntimeError as error:
         if options.debug or not str(error).startswith(_LOST_WORKER):
             raise
+        for worker in multiprocessing.active_children():
+            worker.kill()  # it may wait for ever for what the lost one had locked
         reason = one_line(error).rstrip(".")
         print(f"error: {reason}; fewer --workers take less memory, 0 take none", file=sys.stderr)
         return 2

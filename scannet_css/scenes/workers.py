@@ -73,8 +73,8 @@ def one_thread() -> Iterator[None]:
 
 @contextmanager
 def signals_held() -> Iterator[None]:
-    """Signals that workers ignore wait until the end of this block: a process that is started in here has not
-    come to ignoring them yet, and would end."""
+    """Signals that workers ignore wait until the end of this block, in this thread and in the processes that
+    are started in here: these have not come to ignoring them yet, and would end."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
     try:
         yield

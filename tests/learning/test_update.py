@@ -171,8 +171,8 @@ def test_a_single_scene_is_tried_twice(make, monkeypatch):
 
 
 def test_nothing_of_an_attempt_that_ran_out_of_memory_stays(make, monkeypatch):
-    updater, batch = make("lgkd+plop3d")
-    runs_out(updater, monkeypatch, lambda call, voxels, scenes: scenes > 1)
+    updater, batch = make("lgkd")
+    runs_out(updater, monkeypatch, lambda call, voxels, scenes: scenes > 2)
     tensors = []
     for _ in range(20):
         updater.too_many_voxels = None

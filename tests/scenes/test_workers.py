@@ -215,7 +215,7 @@ def test_signals_wait_while_workers_are_started():
     before = signal.signal(signal.SIGUSR1, lambda number, frame: seen.append(number))
     try:
         with signals_held():
-            os.kill(os.getpid(), signal.SIGUSR1)
+            signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
             time.sleep(0.01)
             assert seen == []
         assert seen == [signal.SIGUSR1]
