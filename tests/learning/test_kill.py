@@ -94,7 +94,9 @@ def test_a_killed_worker_stops_the_run_in_one_line(command, whole):
     os.kill(workers[-1], signal.SIGKILL)
     _, errors = process.communicate(timeout=60)
     if process.returncode:  # else it had done its work
-        assert process.returncode == 2 and "Traceback" not in errors
+        assert process.returncode == 2
+        # torch's loader, lost while it starts, complains of itself when it is deleted
+        assert "Traceback" not in errors or "Exception ignored in" in errors
         assert errors.splitlines()[-1].startswith("error: DataLoader worker (pid")
         assert one.finish()[0] == 0
     assert one.state() == whole("finetune")[0]
