@@ -1,5 +1,6 @@
 """What speed.py measures: work of a network on a batch, its useful operations, its time and its memory."""
 
+import argparse
 import gc
 import statistics
 import time
@@ -15,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scannet_css.errors import InputError
 from scannet_css.network import MinkUNet, build_network
 from scannet_css.sparse import Conv3d, ConvTranspose3d, SparseTensor
 from scannet_css.sparse.engine import choose_engine
@@ -61,6 +63,21 @@ class Workload:
 
     def _autocast(self) -> AbstractContextManager:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+
+def check_sizes(options: argparse.Namespace, least: dict[str, int]) -> None:
+    """Raises InputError for networks that are not known, for an option below its smallest value in `least`,
+    and for voxel sizes that no scene has."""
+    for name in options.networks:
+        build_network(name)
+    for name, smallest in least.items():
+        given = getattr(options, name)
+        for value in given if isinstance(given, list) else [given]:
+            if value is not None and value < smallest:
+                raise InputError(f"--{name} {value}: expected at least {smallest}")
+    for size in options.voxel_sizes:
+        if not 0.005 <= size <= 0.5:
+            raise InputError(f"--voxel-sizes {size}: expected metres, from 0.005 to 0.5")
 
 
 def useful_flops(network: MinkUNet, x: SparseTensor) -> tuple[int, int]:

@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 
 import loader_speed
 import torch
-from measure import Times, Workload, measure_times, peak_memory, product_rate, useful_flops
+from measure import Times, Workload, check_sizes, measure_times, peak_memory, product_rate, useful_flops
 from prepare_speed import add_options, measure_preparation
 from rooms import batch_of_scenes, batch_of_voxels
 from torch import Tensor
@@ -134,17 +134,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def check(options: argparse.Namespace, device: torch.device) -> None:
     """Raises InputError for options that cannot be measured."""
-    for name in options.networks:
-        build_network(name)
-    least = {"scenes": 1, "voxels": FEWEST_VOXELS, "repeats": 1, "threads": 1}
-    for name, smallest in least.items():
-        given = getattr(options, name)
-        for value in given if isinstance(given, list) else [given]:
-            if value is not None and value < smallest:
-                raise InputError(f"--{name} {value}: expected at least {smallest}")
-    for size in options.voxel_sizes:
-        if not 0.005 <= size <= 0.5:
-            raise InputError(f"--voxel-sizes {size}: expected metres, from 0.005 to 0.5")
+    check_sizes(options, {"scenes": 1, "voxels": FEWEST_VOXELS, "repeats": 1, "threads": 1})
     if device.type == "cpu" and options.dtype != "float32":
         raise InputError(
             f"--dtype {options.dtype} on cpu: expected float32, the only type trained with there"

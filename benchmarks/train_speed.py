@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from measure import check_sizes
 from prepare_speed import make_scans
 from run import compute_type
 from tqdm import tqdm
@@ -26,7 +27,6 @@ from scannet_css.files import write_json
 from scannet_css.learning.machine import Machine, find_device
 from scannet_css.learning.method import find_method
 from scannet_css.learning.recipe import Recipe
-from scannet_css.network import build_network
 from scannet_css.scenes import Manifest
 from scannet_css.scenes.prepare import prepare
 from scannet_css.scenes.readers import reader_for
@@ -100,20 +100,11 @@ def measure_training(options: argparse.Namespace, about: Callable[..., dict[str,
 
 def check(options: argparse.Namespace, device: torch.device) -> None:
     """Raises InputError for options that cannot be measured."""
-    for name in options.networks:
-        build_network(name)
+    check_sizes(options, LEAST)
     options.methods = list(dict.fromkeys(options.methods))
     for name in options.methods:
         if find_method(name).offline:
             raise InputError(f"--methods {name}: expected methods that are trained step by step")
-    for name, smallest in LEAST.items():
-        given = getattr(options, name)
-        for value in given if isinstance(given, list) else [given]:
-            if value is not None and value < smallest:
-                raise InputError(f"--{name} {value}: expected at least {smallest}")
-    for size in options.voxel_sizes:
-        if not 0.005 <= size <= 0.5:
-            raise InputError(f"--voxel-sizes {size}: expected metres, from 0.005 to 0.5")
     if options.cpu_time and (device.type != "cpu" or options.workers or options.threads != 1):
         raise InputError("--cpu-time: expected --device cpu --workers 0 --threads 1; it sees no other work")
     if device.type == "cpu" and options.precision not in ("auto", "float32"):
