@@ -3,8 +3,9 @@
 import argparse
 import gc
 import statistics
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from tqdm import tqdm
 
 from scannet_css.errors import InputError
+from scannet_css.files import write_json
 from scannet_css.network import MinkUNet, build_network
 from scannet_css.sparse import Conv3d, ConvTranspose3d, SparseTensor
 from scannet_css.sparse.engine import choose_engine
@@ -63,6 +66,16 @@ class Workload:
 
     def _autocast(self) -> AbstractContextManager:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+
+def save(result: dict[str, Any], path: Path | None) -> None:
+    if path is not None:
+        write_json(path, result)
+
+
+def print_row(cells: Sequence[str]) -> None:
+    tqdm.write(f"| {' | '.join(cells)} |", file=sys.stdout)
+    sys.stdout.flush()
 
 
 def check_sizes(options: argparse.Namespace, least: dict[str, int]) -> None:

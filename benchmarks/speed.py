@@ -17,7 +17,6 @@ docs/performance.md explains the columns.
 
 import argparse
 import statistics
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -27,7 +26,17 @@ from typing import Any, NoReturn
 
 import loader_speed
 import torch
-from measure import Times, Workload, check_sizes, measure_times, peak_memory, product_rate, useful_flops
+from measure import (
+    Times,
+    Workload,
+    check_sizes,
+    measure_times,
+    peak_memory,
+    print_row,
+    product_rate,
+    save,
+    useful_flops,
+)
 from prepare_speed import add_options, measure_preparation
 from rooms import batch_of_scenes, batch_of_voxels
 from torch import Tensor
@@ -35,7 +44,6 @@ from tqdm import tqdm
 from train_speed import add_train_options, measure_training
 
 from scannet_css.errors import InputError, run_command
-from scannet_css.files import write_json
 from scannet_css.learning.machine import find_device
 from scannet_css.network import build_network
 from scannet_css.results.record import environment
@@ -225,16 +233,6 @@ def summary(name: str, times: dict[str, Times], flops: int, rate: float, peak: i
         "times_as_fast_as_peer": None if fastest_peer is None else fastest_peer / steps[name],
         "all_seconds": seconds,
     }
-
-
-def save(result: dict[str, Any], path: Path | None) -> None:
-    if path is not None:
-        write_json(path, result)
-
-
-def print_row(cells: Sequence[str]) -> None:
-    tqdm.write(f"| {' | '.join(cells)} |", file=sys.stdout)
-    sys.stdout.flush()
 
 
 def table_row(row: dict[str, Any], engine: str) -> list[str]:

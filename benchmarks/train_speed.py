@@ -7,23 +7,21 @@ and so cost time. What is shown are medians over the turns.
 
 import argparse
 import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from measure import check_sizes
+from measure import check_sizes, print_row, save
 from prepare_speed import make_scans
 from run import compute_type
 from tqdm import tqdm
 from trainee import PARTS, PROTOCOL, Case, Trainee, Turn, peak_memory
 
 from scannet_css.errors import InputError
-from scannet_css.files import write_json
 from scannet_css.learning.machine import Machine, find_device
 from scannet_css.learning.method import find_method
 from scannet_css.learning.recipe import Recipe
@@ -184,13 +182,3 @@ def table_row(row: dict[str, Any], method: str) -> list[str]:
         "" if ratio is None else f"{ratio:.2f}",
         "" if peak is None else f"{peak / 2**30:.2f}",
     ]
-
-
-def save(result: dict[str, Any], path: Path | None) -> None:
-    if path is not None:
-        write_json(path, result)
-
-
-def print_row(cells: Sequence[str]) -> None:
-    tqdm.write(f"| {' | '.join(cells)} |", file=sys.stdout)
-    sys.stdout.flush()

@@ -9,11 +9,15 @@ from real_run import Command
 @pytest.fixture(scope="session")
 def command(small_set, three_steps, tmp_path_factory):
     """`command(method)`: the command in a folder of runs of its own."""
+    made = []
 
     def make(method):
-        return Command(method, small_set, three_steps, tmp_path_factory.mktemp("runs") / "runs")
+        made.append(Command(method, small_set, three_steps, tmp_path_factory.mktemp("runs") / "runs"))
+        return made[-1]
 
-    return make
+    yield make
+    for one in made:
+        one.clear_up()
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +22,7 @@ class Command:
 
     def __init__(self, method, data, protocol, runs):
         self.runs, self.run = runs, runs / NAME.format(method)
+        self.processes = []
         self.options = [
             *("--method", method, "--data", data, "--protocol", protocol, "--runs", runs),
             *("--network", "minkunet14s", "--base-epochs", 2, "--epochs", 2, "--batch-voxels", 4000),
@@ -29,7 +32,7 @@ class Command:
 
     def start(self, *script, options=()):
         command = [sys.executable, *(script or ["benchmarks/run.py"]), *self.options, *options]
-        return subprocess.Popen(
+        process = subprocess.Popen(
             list(map(str, command)),
             cwd=ROOT,
             stdout=subprocess.PIPE,
@@ -37,6 +40,15 @@ class Command:
             text=True,
             start_new_session=True,
         )
+        self.processes.append(process)
+        return process
+
+    def clear_up(self):
+        """No process outlives a test that failed."""
+        for process in self.processes:
+            if process.poll() is None:  # else its number may be another's by now
+                os.killpg(process.pid, signal.SIGKILL)
+                process.communicate()
 
     def finish(self, *script, options=()):
         """Exit code and standard error of a run to its end."""
