@@ -76,9 +76,10 @@ class ContinualRun:
         if method.offline:
             setting = replace(setting, protocol=setting.protocol.offline())
         setting.protocol.check_dataset(setting.manifest.classes)
+        method.check(setting.protocol, setting.manifest)
         self.setting, self.method, self.folder, self.machine = setting, method, folder, machine
         self.tracker, self.keep_predictions, self.export = tracker, keep_predictions, export
-        self.base_folder = bases / digest(setting.base_identity())[:16]
+        self.base_folder = bases / digest(setting.base_identity(method.base))[:16]
         self.parameters = 0
         self._waited_for: set[str] = set()
 
@@ -194,7 +195,7 @@ class ContinualRun:
             with self._alone_in(self.base_folder, self._wait):
                 content, result = self._load_or_train(step, self.base_folder)
         if step.index == 0:
-            self._visit_base(step)
+            self._visit_base(step, content["method"])
         else:
             self.method.state = content["method"]
         if self.keep_predictions:
@@ -235,7 +236,7 @@ class ContinualRun:
     def _train(self, step: Step, folder: Path) -> tuple[dict[str, Any], StepResult]:
         setting, recipe = self.setting, self.setting.recipe
         if step.index == 0 and distributed.is_first():
-            write_json(folder / "settings.json", setting.base_identity())
+            write_json(folder / "settings.json", setting.base_identity(self.method.base))
         trainer = StepTrainer(
             step, self.method, recipe, setting.manifest, setting.seed, self.machine, folder, self.tracker
         )
@@ -244,6 +245,7 @@ class ContinualRun:
         if step.index:
             torch.manual_seed(derived_seed(setting.seed, step.index, "end"))
             self.method.end(step)
+            step.network.requires_grad_(True)  # what the method froze
         confusion = self._evaluate(step, "evaluation", folder)
         result = StepResult(
             classes=list(setting.protocol.channel_names(step.index)),
@@ -258,21 +260,22 @@ class ContinualRun:
         )
         content = {
             "network": step.network.state_dict(),
-            "method": self.method.state if step.index else {},
+            "method": self.method.state if step.index or self.method.base else {},
             "result": asdict(result),
         }
         if distributed.is_first():
             save_checkpoint(folder / "finished.pt", content)
         return content, result
 
-    def _visit_base(self, step: Step) -> None:
-        """Lets the method look at the shared base step; what it remembers is its own, so it is stored
-        here."""
+    def _visit_base(self, step: Step, state: dict[str, Any]) -> None:
+        """Lets the method look at the shared base step; what it remembers is its own, so it is stored here.
+        `state`: what the methods of this base have in common."""
         folder = self._folder_of(0)
         path = folder / "method.pt"
         if distributed.first_process_first(path.exists):
             self.method.state = load_checkpoint(path)
             return
+        self.method.state = state
         step.network.eval()
         torch.manual_seed(derived_seed(self.setting.seed, 0, "visit"))
         self.method.begin(step)
@@ -292,10 +295,13 @@ class ContinualRun:
         protocol, scenes = self.setting.protocol, self.setting.manifest.split("val")
         channels, background = protocol.channels(step.index), protocol.predicts_background(step.index)
         table = protocol.evaluation_table(step.index, self.setting.manifest.classes)
+        predict = self.method.predict if step.index else Method.predict.__get__(self.method)
         step.network.eval()
 
         def count(batch: Batch) -> dict[str, Tensor]:
-            return count_batch(step.network, batch, channels, background, step.autocast, on_prediction)
+            return count_batch(
+                step.network, predict, batch, channels, background, step.autocast, on_prediction
+            )
 
         found = self._add_up(name, scenes, table, count, folder)
         return {key: value.cpu() for key, value in found.items()}

@@ -7,12 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from scannet_css.learning.metrics import accumulate
+from scannet_css.network import Output
 from scannet_css.scenes.loader import Batch
 from scannet_css.sparse import SparseTensor
 
 
 def count_batch(
     network: nn.Module,
+    predict: Callable[[Output], Tensor],
     batch: Batch,
     channels: int,
     predicts_background: bool,
@@ -22,12 +24,13 @@ def count_batch(
     """The confusion matrices of a batch, (C, C) int64: at raw "vertices" and at "voxels". Rows are the ground
     truth.
 
-    A vertex gets the prediction of its voxel through the stored inverse map. Where the protocol leaves no
+    `predict` gives the channels' scores (N, C) by the network's output. A vertex gets the prediction of its voxel
+    through the stored inverse map. Where the protocol leaves no
     true background (`predicts_background` false), channel 0 is not a candidate. `on_prediction(scene name,
     (P,) uint8 channels)` is called for every scene if given. The network has to be in eval mode.
     """
     with torch.inference_mode(), autocast():
-        logits = network(SparseTensor(batch.features, batch.coordinates)).logits
+        logits = predict(network(SparseTensor(batch.features, batch.coordinates)))
     prediction = logits.argmax(1) if predicts_background else logits[:, 1:].argmax(1) + 1
     at_voxels = accumulate(None, batch.labels, prediction, channels)
     at_vertices = torch.zeros_like(at_voxels)

@@ -73,8 +73,16 @@ def unbiased_distillation(new_logits: Tensor, old_logits: Tensor) -> Tensor:
     return mean_over(-(target * log_probability).sum(), target.numel())
 
 
+TARGETS = ("transplant", "expand", "one-hot")
+
+
 def label_guided_distillation(
-    new_logits: Tensor, old_logits: Tensor, labels: Tensor, background_weight: float, novel_weight: float
+    new_logits: Tensor,
+    old_logits: Tensor,
+    labels: Tensor,
+    background_weight: float,
+    novel_weight: float,
+    target: str = "transplant",
 ) -> Tensor:
     """Label-guided distillation (LGKD; Yang et al., ICCV 2023), mean over labelled points.
 
@@ -82,14 +90,44 @@ def label_guided_distillation(
     student's channels; at a point labelled with a new class y >= K its background probability is transplanted
     to y, elsewhere (background or an old class) it stays. w is `novel_weight` at the former points and
     `background_weight` at the latter. new_logits (N, C), old_logits (N, K), labels (N,): the ground truth
-    that the step shows, never pseudo-labels.
+    that the step shows, never pseudo-labels. For the paper's ablation `target` at points of new classes can
+    be "expand", where nothing is transplanted, or "one-hot", the label alone.
     """
     channels = old_logits.shape[1]
-    target = _wide(old_logits).softmax(1)
     log_probability = _wide(new_logits).log_softmax(1)
     is_new = (labels >= channels) & (labels != IGNORE)
-    home_of_background = torch.where(is_new, labels, 0)
-    old_classes = (target[:, 1:] * log_probability[:, 1:channels]).sum(1)
-    background = target[:, 0] * log_probability.gather(1, home_of_background[:, None]).squeeze(1)
-    weight = torch.where(is_new, float(novel_weight), float(background_weight)).to(target.dtype)
-    return _mean_over_labelled(-weight * (old_classes + background), labels)
+    goal = label_guided_target(old_logits, labels, new_logits.shape[1], target)
+    weight = torch.where(is_new, float(novel_weight), float(background_weight)).to(goal.dtype)
+    return _mean_over_labelled(-weight * (goal * log_probability).sum(1), labels)
+
+
+def label_guided_target(old_logits: Tensor, labels: Tensor, channels: int, target: str) -> Tensor:
+    """(N, C) what the student is led to; see label_guided_distillation."""
+    old = _wide(old_logits).softmax(1)
+    is_new = (labels >= old.shape[1]) & (labels != IGNORE)
+    goal = F.pad(old, (0, channels - old.shape[1]))
+    label = torch.where(is_new, labels, 0)[:, None]
+    if target == "transplant":
+        background = goal[:, :1].clone()
+        goal[:, :1] = 0
+        return goal.scatter_add_(1, label, background)
+    if target == "one-hot":
+        return torch.where(is_new[:, None], torch.zeros_like(goal).scatter_(1, label, 1.0), goal)
+    return goal
+
+
+def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross-entropy of every channel against the one-hot label, summed over the C channels, mean over
+    labelled points (iCaRL; Rebuffi et al., CVPR 2017, on points). logits (N, C), labels (N,)."""
+    logits = _wide(logits)
+    target = F.one_hot(torch.where(labels == IGNORE, 0, labels), logits.shape[1]).to(logits.dtype)
+    per_point = F.binary_cross_entropy_with_logits(logits, target, reduction="none").sum(1)
+    return _mean_over_labelled(per_point, labels)
+
+
+def binary_distillation(new_logits: Tensor, old_logits: Tensor) -> Tensor:
+    """Binary cross-entropy of the student's sigmoids (N, K) against the teacher's (N, K), summed over the
+    channels, mean over all points."""
+    target = _wide(old_logits).sigmoid()
+    summed = F.binary_cross_entropy_with_logits(_wide(new_logits), target, reduction="sum")
+    return mean_over(summed, len(new_logits))

@@ -51,12 +51,11 @@ class Recipe:
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe, rate: float) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum or AdamW over all parameters of the network."""
+    """SGD with Nesterov momentum or AdamW over all parameters of the network that are not frozen."""
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=recipe.weight_decay)
-    return torch.optim.SGD(
-        network.parameters(), lr=rate, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay
-    )
+        return torch.optim.AdamW(parameters, lr=rate, weight_decay=recipe.weight_decay)
+    return torch.optim.SGD(parameters, lr=rate, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay)
 
 
 def schedule(name: str, fraction: float) -> float:

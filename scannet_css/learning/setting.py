@@ -51,9 +51,9 @@ class Setting:
             "start": None if self.start is None else self.start.sha256,
         }
 
-    def base_identity(self) -> dict[str, Any]:
-        """What step 0 depends on: of the recipe nothing that only later steps use."""
-        identity = self.identity()
+    def base_identity(self, base: str = "") -> dict[str, Any]:
+        """What step 0 depends on: of the recipe nothing that only later steps use, of the method its `base`."""
+        identity = {**self.identity(), **({"base": base} if base else {})}
         recipe = {name: value for name, value in identity["recipe"].items() if name not in _LATER_STEPS_ONLY}
         # Of the protocol only what step 0 sees, so that 15-5 and 15-1 share their base.
         protocol = {

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from scannet_css import distributed
 from scannet_css.errors import InputError
 from scannet_css.learning.checkpoint import Checkpoints
 from scannet_css.learning.log import MetricsLog, Tracker
+from scannet_css.learning.losses import IGNORE
 from scannet_css.learning.machine import Machine
 from scannet_css.learning.method import Method, Step
 from scannet_css.learning.passes import forget_sums
@@ -69,8 +71,10 @@ class StepTrainer:
         self.step, self.method, self.recipe, self.manifest = step, method, recipe, manifest
         self.seed, self.machine, self.folder, self.tracker = seed, machine, folder, tracker
         base = step.index == 0
-        self.epochs = recipe.base_epochs if base else recipe.epochs
+        self.epochs = recipe.base_epochs if base else recipe.epochs * method.trains
         self.peak_rate = recipe.base_learning_rate if base else recipe.learning_rate
+        if step.index:
+            method.adapt(step)
         optimizer = make_optimizer(step.network, recipe, self.peak_rate)
         self.updater = Updater(step, method, recipe, machine, optimizer)
         self.checkpoints = Checkpoints(folder)
@@ -86,7 +90,8 @@ class StepTrainer:
             self._restore(content)
         self.progress.deterministic &= self.machine.is_deterministic
         scenes = self._begin(is_new=content is None)
-        train_mode(self.step.network, self.recipe.batch_norm)
+        keeps_norms = self.step.index > 0 and self.method.freezes_norms
+        train_mode(self.step.network, "frozen" if keeps_norms else self.recipe.batch_norm)
         if self.progress.epochs < self.epochs:
             self._rehearse(scenes)
             self._open_log()
@@ -143,8 +148,27 @@ class StepTrainer:
             )
         table = self.step.protocol.training_table(self.step.index, self.manifest.classes)
         shares = [share_of(batch) for batch in batches]
-        batch_set = BatchSet(self.manifest, shares, table, self.recipe.inputs, identity, self.recipe.elastic)
+        batch_set = BatchSet(
+            self.manifest,
+            shares,
+            table,
+            self.recipe.inputs,
+            identity,
+            self.recipe.elastic,
+            tables=self._remembered_tables(),
+        )
         return batches_of(batch_set, self.machine.workers, self.machine.device)
+
+    def _remembered_tables(self) -> dict[str, Tensor]:
+        """The label tables of scenes in which a memory shows more than the step does; see Method.remembered."""
+        step, tables = self.step, {}
+        if step.index == 0:
+            return tables
+        own = {entry.name for entry in step.scenes}
+        for name, classes in self.method.remembered(step).items():
+            table = step.protocol.training_table(step.index, self.manifest.classes, classes)
+            tables[name] = table if name in own else torch.where(table == 0, IGNORE, table)
+        return tables
 
     def _run_epoch(self, epoch: int, scenes: list[SceneEntry], bar: tqdm) -> None:
         identity, progress = (self.seed, self.step.index, epoch), self.progress

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from scannet_css import distributed
 from scannet_css.errors import InputError
-from scannet_css.learning.losses import cross_entropy
 from scannet_css.learning.machine import Machine
 from scannet_css.learning.means import Denominators
 from scannet_css.learning.method import Method, Step
@@ -45,7 +44,7 @@ class Updater:
         self.scaler = torch.amp.GradScaler(enabled=machine.half_type(recipe.precision) is torch.float16)
         self.too_many_voxels: int | None = None
         self.timed: Callable[[str], AbstractContextManager] = lambda name: nullcontext()
-        self._parameters = list(step.network.parameters())
+        self._parameters = [each for each in step.network.parameters() if each.requires_grad]
         self._statistics = [buffer for buffer in step.network.buffers() if buffer.numel()]
         self._statistics_before = [buffer.clone() for buffer in self._statistics]
         self._skips = 0
@@ -70,9 +69,16 @@ class Updater:
                 self.scaler.unscale_(self.optimizer)
             norm = nn.utils.clip_grad_norm_(self._parameters, self.recipe.max_gradient_norm)
             values = self._checked(terms, whole, norm, parts)
-            if has_gradient:  # else no term reaches the network: nothing to learn from this batch
-                self.scaler.step(self.optimizer)
-                self.scaler.update()
+            if not has_gradient:
+                raise InputError(
+                    f"method {self.method.name!r}: no loss term is attached to the network at"
+                    f" {self._where(parts)}; expected terms computed from new.logits, new.features or"
+                    " new.levels"
+                )
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            if self.step.index or self.method.base:
+                self.method.updated(self.step)
         return values
 
     def rehearse(self, batch: Batch) -> None:
@@ -174,7 +180,7 @@ class Updater:
     def _terms(self, part: Batch, new: Output, old: Output | None) -> dict[str, Tensor]:
         with self.timed("loss"), self.step.autocast():
             if self.step.index == 0:
-                return {"ce": cross_entropy(new.logits, part.labels)}
+                return self.method.base_loss(self.step, part, new)
             return self.method.loss(self.step, part, new, old)
 
     def _runs_out_of_memory(self, work: Callable[[], None]) -> bool:

@@ -47,3 +47,17 @@ def _like(old: nn.Parameter, values: torch.Tensor) -> nn.Parameter:
 def start_classifier(kernel: torch.Tensor) -> torch.Tensor:
     """Fills kernel (F, C) with a fresh classifier's weights, N(0, 2 / F), whatever C is."""
     return kernel.normal_(0, math.sqrt(2 / kernel.shape[0]))
+
+
+def freeze_body(network: nn.Module) -> None:
+    """Only the classifier takes gradients from here on."""
+    network.requires_grad_(False)
+    network.final.requires_grad_(True)
+
+
+@torch.no_grad()
+def put_back_outputs(network: nn.Module, source: nn.Module, channels: range) -> None:
+    """Gives these channels of the classifier the values that they have in `source`."""
+    rows = slice(channels.start, channels.stop)
+    network.final.kernel[:, rows] = source.final.kernel[:, rows]
+    network.final.bias[:, rows] = source.final.bias[:, rows]

@@ -78,14 +78,17 @@ class Protocol:
         """The channels that `step` adds."""
         return range(self.channels(step) - len(self.steps[step]), self.channels(step))
 
-    def training_table(self, step: int, dataset_classes: Sequence[str]) -> torch.Tensor:
+    def training_table(
+        self, step: int, dataset_classes: Sequence[str], remembered: Sequence[str] = ()
+    ) -> torch.Tensor:
         """Dataset label -> the channel shown while training `step`: (256,) int64.
 
-        Classes of the step have their channel; old ones too in the sequential regime. All others are
-        background. 255 stays ignored, or is background if the protocol says so.
+        Classes of the step have their channel; old ones too in the sequential regime, or if they are
+        `remembered`. All others are background. 255 stays ignored, or is background if the protocol says so.
         """
         first = 1 if self.regime == "sequential" else self.new_channels(step).start
-        shown = {name: c for c, name in enumerate(self.channel_names(step)) if c >= first}
+        names = enumerate(self.channel_names(step))
+        shown = {name: c for c, name in names if c >= first or name in remembered}
         return self._table(shown, dataset_classes, IGNORE if self.unannotated == "ignore" else BACKGROUND)
 
     def evaluation_table(self, step: int, dataset_classes: Sequence[str]) -> torch.Tensor:

@@ -101,7 +101,8 @@ def shuffled(scenes: Sequence[SceneEntry], *identity: int | str) -> list[SceneEn
 class BatchSet:
     """Batches by number. `identity` = (seed, step, epoch) switches augmentation on.
 
-    A batch is made in two stages, which may run in different places: `read` and `make`. A batch without
+    `label_table` (256,) leads from the data set's labels to channels; `tables` holds those of scenes that have
+    their own. A batch is made in two stages, which may run in different places: `read` and `make`. A batch without
     scenes is one of no rows: several processes may share fewer scenes than they are.
     """
 
@@ -113,7 +114,9 @@ class BatchSet:
         inputs: str = "colour",
         identity: tuple[int, ...] | None = None,
         with_elastic: bool = False,
+        tables: dict[str, Tensor] | None = None,
     ) -> None:
+        self.tables = tables or {}
         self.manifest, self.batches, self.label_table, self.inputs = manifest, batches, label_table, inputs
         self.identity, self.with_elastic = identity, with_elastic
 
@@ -142,12 +145,11 @@ class BatchSet:
     def make(self, scenes: list[Raw], device: torch.device) -> Batch:
         """The batch of these scenes, computed on `device`. Raises InputError, which names the scene's file,
         for numbers that are not finite or too large."""
-        table = self.label_table.to(device)
         training = self.identity is not None
         # The parts of a batch without scenes.
         features = [torch.empty(0, input_channels(self.inputs), device=device)]
         coordinates = [torch.empty(0, 4, dtype=torch.int32, device=device)]
-        labels = [torch.empty(0, dtype=table.dtype, device=device)]
+        labels = [torch.empty(0, dtype=self.label_table.dtype, device=device)]
         inverse, vertex_labels = [], []
         for number, (entry, tensors) in enumerate(scenes):
             tensors = {name: _sent(tensor, device) for name, tensor in tensors.items()}
@@ -155,6 +157,7 @@ class BatchSet:
                 means, voxels, majority, voxel_of_vertex = self._make_scene(entry.name, tensors)
             except InputError as error:
                 raise InputError(f"{self.manifest.path(entry)}: {error}") from None
+            table = self.tables.get(entry.name, self.label_table).to(device)
             features.append(means)
             coordinates.append(torch.nn.functional.pad(voxels, (1, 0), value=number))
             labels.append(table[majority.long()])

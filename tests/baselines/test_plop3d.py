@@ -7,15 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from baselines.plop3d import (
-    PLOP3D,
-    SCALES,
-    adaptive_factor,
-    entropy_and_prediction,
-    local_pod,
-    medians_of_histograms,
-    new_on_background,
-)
+from baselines.plop3d import PLOP3D
+from scannet_css.learning.pooling import SCALES, local_pod, new_on_background
+from scannet_css.learning.pseudo_labels import adaptive_factor, entropy_and_prediction, medians_of_histograms
 
 
 def random_level(stride, seed=0):

@@ -1,0 +1,25 @@
+"""ILT: U. Michieli and P. Zanuttigh, "Incremental Learning Techniques for Semantic Segmentation", ICCV
+Workshops 2019.
+
+Loss: LwF (baselines/lwf.py, weight 100) + weight * mean squared difference of an intermediate feature of
+student and teacher. In 2D it is the encoder's output; carried to the U-Net it is the decoder's coarsest level
+(stride 8), the first that holds all of the encoder. Deviations: that level.
+"""
+
+from dataclasses import dataclass
+
+from baselines.lwf import LwF
+from scannet_css.learning.means import mean_over
+from scannet_css.learning.method import option
+
+
+@dataclass
+class ILT(LwF):
+    name = "ilt"
+    feature_weight: float = option(100.0, "weight of the distance between the features", least=0)
+
+    def loss(self, step, batch, new, old):
+        terms = super().loss(step, batch, new, old)
+        difference = new.levels[0].features.float() - old.levels[0].features.float()
+        terms["ilt"] = self.feature_weight * mean_over(difference.square().sum(), difference.numel())
+        return terms
