@@ -1,16 +1,16 @@
-"""CFSSeg: the closed-form solution for class-incremental semantic segmentation of 2D images and 3D point clouds
-(ACM Multimedia 2025).
+"""CFSSeg: the closed-form solution for class-incremental semantic segmentation of 2D images and 3D point
+clouds (ACM Multimedia 2025).
 
-After step 0 the network is frozen. Its features before the classifier are expanded, E = ReLU(X R) with a random
-R of `width` columns, and the classifier on E is the ridge regression of one-hot labels over the voxels of all
-steps. The paper updates it recursively; here the sums E'E and E'Y are kept and solved, which is the same
-solution. Where a step shows background, the label is the answer of the classifier so far if its uncertainty over
-the neighbours (BALD; see baselines/gua.py) is at most `threshold`, else the nearest such neighbour's, else the
-voxel is left out. A step has one pass over its scenes, not augmented, and no epoch.
+After step 0 the network is frozen. Its features before the classifier are expanded, E = ReLU(X R) with a
+random R of `width` columns, and the classifier on E is the ridge regression of one-hot labels over the voxels
+of all steps. The paper updates it recursively; here the sums E'E and E'Y are kept and solved, which is the
+same solution. Where a step shows background, the label is the answer of the classifier so far if its
+uncertainty over the neighbours (BALD; see baselines/gua.py) is at most `threshold`, else the nearest such
+neighbour's, else the voxel is left out. A step has one pass over its scenes, not augmented, and no epoch.
 
-Deviations: the uncertainty is that of the frozen network's softmax with dropped out features; classes of later
-steps than 0 are told by the closed form alone, whose regression values are turned into a softmax for it. The score
-of step 0 is that of the shared network. Every voxel counts alike.
+Deviations: the uncertainty is that of the frozen network's softmax with dropped out features; classes of
+later steps than 0 are told by the closed form alone, whose regression values are turned into a softmax for
+it. The score of step 0 is that of the shared network. Every voxel counts alike.
 """
 
 from dataclasses import dataclass

@@ -1,11 +1,12 @@
-"""DKD: D. Baek et al., "Decomposed Knowledge Distillation for Class-Incremental Semantic Segmentation", NeurIPS
-2022.
+"""DKD: D. Baek et al., "Decomposed Knowledge Distillation for Class-Incremental Semantic Segmentation",
+NeurIPS 2022.
 
 Loss: binary cross-entropy of the new channels + old_weight * distillation of the old classes' sigmoids +
-positive_weight and negative_weight * the same of their positive and negative reasoning, the sums over features
-with positive and with negative classifier weights (features are >= 0 behind their ReLU) + background_weight *
-binary cross-entropy of the background channel on detached features, which is the authors' auxiliary classifier:
-the next step's outputs start from it. Batch norm statistics are frozen; step 0 is trained with sigmoids too.
+positive_weight and negative_weight * the same of their positive and negative reasoning, the sums over
+features with positive and with negative classifier weights (features are >= 0 behind their ReLU) +
+background_weight * binary cross-entropy of the background channel on detached features, which is the authors'
+auxiliary classifier: the next step's outputs start from it. Batch norm statistics are frozen; step 0 is
+trained with sigmoids too.
 
 Deviations: the authors weight positives twice at step 0 (on VOC); here all methods on sigmoids share step 0.
 """

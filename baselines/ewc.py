@@ -1,7 +1,7 @@
 """EWC: J. Kirkpatrick et al., "Overcoming catastrophic forgetting in neural networks", PNAS 2017, equation 3.
 
-Loss: cross-entropy + weight * sum of F * (parameter - its value after the step before)^2. F is the diagonal of
-the Fisher information at the end of each step, the mean over scenes of the squared gradient of their
+Loss: cross-entropy + weight * sum of F * (parameter - its value after the step before)^2. F is the diagonal
+of the Fisher information at the end of each step, the mean over scenes of the squared gradient of their
 cross-entropy, summed over the steps and then scaled to 0..1 tensor by tensor, as in the public 2D code.
 
 Deviations: that code takes F as a running mean of squared batch gradients during training, of the last step

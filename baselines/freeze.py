@@ -1,6 +1,6 @@
 """Freeze and add: only the outputs of the step's classes are trained, with cross-entropy; network, batch norm
-statistics and old outputs stay as they are (the baseline "F&A" of Y. Yang et al., "Geometry and Uncertainty-Aware
-3D Point Cloud Class-Incremental Semantic Segmentation", CVPR 2023). Deviations: none.
+statistics and old outputs stay as they are (the baseline "F&A" of Y. Yang et al., "Geometry and
+Uncertainty-Aware 3D Point Cloud Class-Incremental Semantic Segmentation", CVPR 2023). Deviations: none.
 """
 
 from dataclasses import dataclass

@@ -1,15 +1,15 @@
-"""GUA: Y. Yang et al., "Geometry and Uncertainty-Aware 3D Point Cloud Class-Incremental Semantic Segmentation",
-CVPR 2023 (3DPC-CISS).
+"""GUA: Y. Yang et al., "Geometry and Uncertainty-Aware 3D Point Cloud Class-Incremental Semantic
+Segmentation", CVPR 2023 (3DPC-CISS).
 
-Loss: cross-entropy on pseudo-labels + weight * geometry-aware feature transfer: mean squared difference of the
-relations of student and teacher, a voxel's relation being the mean difference of its neighbours' features and
-its own. Pseudo-labels: where a step shows background, the teacher's class (its features dropped out at random)
-if it is not background and its uncertainty over the neighbours (BALD) is at most `threshold`; else the class of
-the nearest such neighbour, else ignored. New outputs start at random.
+Loss: cross-entropy on pseudo-labels + weight * geometry-aware feature transfer: mean squared difference of
+the relations of student and teacher, a voxel's relation being the mean difference of its neighbours' features
+and its own. Pseudo-labels: where a step shows background, the teacher's class (its features dropped out at
+random) if it is not background and its uncertainty over the neighbours (BALD) is at most `threshold`; else
+the class of the nearest such neighbour, else ignored. New outputs start at random.
 
-Deviations: neighbours are the occupied of the 26 voxels around, not the 12 nearest points, and count alike (the
-authors weight them by the cosine of their positions); every voxel is an anchor, not a quarter of them; the
-positions' part of the relations is the same in both networks and left out; the classifier keeps its bias.
+Deviations: neighbours are the occupied of the 26 voxels around, not the 12 nearest points, and count alike
+(the authors weight them by the cosine of their positions); every voxel is an anchor, not a quarter of them;
+the positions' part of the relations is the same in both networks and left out; the classifier keeps its bias.
 """
 
 from dataclasses import dataclass

@@ -4,8 +4,9 @@ Intelligence", ICML 2017, equations 3 to 5.
 Loss: cross-entropy + weight * sum of omega * (parameter - its value after the step before)^2; omega adds up
 over the steps max(0, what the loss fell by the parameter's moves) / ((how far it got)^2 + damping).
 
-Deviations: omega is scaled to 0..1 tensor by tensor, as in the public 2D code, where PI fills the same slot as
-EWC with the same weight; the gradient along the way is that of the whole loss after clipping, penalty included.
+Deviations: omega is scaled to 0..1 tensor by tensor, as in the public 2D code, where PI fills the same slot
+as EWC with the same weight; the gradient along the way is that of the whole loss after clipping, penalty
+included.
 """
 
 from dataclasses import dataclass

@@ -4,8 +4,9 @@ Disentangled Latent Representations", CVPR 2021.
 Loss: MiB (baselines/mib.py) with distillation weight 100 + four terms on the features before the classifier,
 where voxels of background take the teacher's most likely class:
 matching (0.01), old classes' batch prototypes to those remembered; attraction (0.001), features to their
-batch prototype; repulsion (0.001), mean inverse distance of the batch's prototypes; sparsity (0.001), mean over
-voxels of sum(exp f) / sum(f) with f divided by the largest feature of its class. Prototypes are mean features.
+batch prototype; repulsion (0.001), mean inverse distance of the batch's prototypes; sparsity (0.001), mean
+over voxels of sum(exp f) / sum(f) with f divided by the largest feature of its class. Prototypes are mean
+features.
 
 Deviations: remembered prototypes are exact means over the step's scenes, not running means; the authors train
 step 0 with attraction, repulsion and sparsity too, here step 0 is shared.
@@ -46,7 +47,8 @@ class SDR(MiB):
 
 
 def latent_terms(features, labels, channels, remembered):
-    """The four terms of features (N, F) with labels (N,); remembered (K, F) prototypes of the old channels."""
+    """The four terms of features (N, F) with labels (N,); remembered (K, F) prototypes of the old
+    channels."""
     means, occurs = means_of_classes(features, labels, channels)
     known = labels != IGNORE
     features, labels = features[known], labels[known]

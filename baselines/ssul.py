@@ -1,13 +1,14 @@
 """SSUL: S. Cha et al., "SSUL: Semantic Segmentation with Unknown Label for Exemplar-based Class-Incremental
 Learning", NeurIPS 2021, without exemplars.
 
-Loss: binary cross-entropy of every channel on pseudo-labels: where a step shows background, the teacher's most
-likely old class if its sigmoid is at least `confidence`. Network, batch norm statistics and the outputs of the
-old classes are frozen; new outputs start from background. Step 0 is trained with binary cross-entropy too.
+Loss: binary cross-entropy of every channel on pseudo-labels: where a step shows background, the teacher's
+most likely old class if its sigmoid is at least `confidence`. Network, batch norm statistics and the outputs
+of the old classes are frozen; new outputs start from background. Step 0 is trained with binary cross-entropy
+too.
 
-Deviations: the authors split background by a saliency detector into "unknown" (objects of no class yet) and the
-rest. There is none for points, and in these protocols background after step 0 holds the classes to come, so
-channel 0 plays the unknown: it goes on learning with the new outputs, and they start from it.
+Deviations: the authors split background by a saliency detector into "unknown" (objects of no class yet) and
+the rest. There is none for points, and in these protocols background after step 0 holds the classes to come,
+so channel 0 plays the unknown: it goes on learning with the new outputs, and they start from it.
 """
 
 from dataclasses import dataclass

@@ -24,10 +24,10 @@ def count_batch(
     """The confusion matrices of a batch, (C, C) int64: at raw "vertices" and at "voxels". Rows are the ground
     truth.
 
-    `predict` gives the channels' scores (N, C) by the network's output. A vertex gets the prediction of its voxel
-    through the stored inverse map. Where the protocol leaves no
-    true background (`predicts_background` false), channel 0 is not a candidate. `on_prediction(scene name,
-    (P,) uint8 channels)` is called for every scene if given. The network has to be in eval mode.
+    `predict` gives the channels' scores (N, C) by the network's output. A vertex gets the prediction of its
+    voxel through the stored inverse map. Where the protocol leaves no true background (`predicts_background`
+    false), channel 0 is not a candidate. `on_prediction(scene name, (P,) uint8 channels)` is called for every
+    scene if given. The network has to be in eval mode.
     """
     with torch.inference_mode(), autocast():
         logits = predict(network(SparseTensor(batch.features, batch.coordinates)))

@@ -184,15 +184,15 @@ def _check_setting(method: str, parameter: Field, value: Any) -> None:
         value = float(value)
     if type(value) is not kind or (kind is float and not math.isfinite(value)):
         raise InputError(f"{where}; expected {'a finite number' if kind is float else kind.__name__}")
-    if limits["choices"] and value not in limits["choices"]:
+    if limits.get("choices") and value not in limits.get("choices"):
         raise InputError(
             f"{where}{did_you_mean(str(value), limits['choices'])}; expected {', '.join(limits['choices'])}"
         )
-    if limits["least"] is not None and value < limits["least"]:
+    if limits.get("least") is not None and value < limits.get("least"):
         raise InputError(f"{where}; expected at least {limits['least']}")
-    if limits["above"] is not None and value <= limits["above"]:
+    if limits.get("above") is not None and value <= limits.get("above"):
         raise InputError(f"{where}; expected more than {limits['above']}")
-    if limits["most"] is not None and value > limits["most"]:
+    if limits.get("most") is not None and value > limits.get("most"):
         raise InputError(f"{where}; expected at most {limits['most']}")
 
 

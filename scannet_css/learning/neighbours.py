@@ -1,5 +1,5 @@
-"""The occupied voxels around each voxel, and geometry- and uncertainty-aware learning on them (Y. Yang et al.,
-Geometry and Uncertainty-Aware 3D Point Cloud Class-Incremental Semantic Segmentation, CVPR 2023)."""
+"""The occupied voxels around each voxel, and geometry- and uncertainty-aware learning on them (Y. Yang et
+al., Geometry and Uncertainty-Aware 3D Point Cloud Class-Incremental Semantic Segmentation, CVPR 2023)."""
 
 import torch
 from torch import Tensor
@@ -40,8 +40,8 @@ def relations(features: Tensor, near: Tensor) -> Tensor:
 
 
 def mutual_information(probability: Tensor, near: Tensor) -> Tensor:
-    """(N,): entropy of the mean over a voxel and its neighbours less the mean of their entropies (BALD; Houlsby
-    et al., 2011), where each neighbour is another random draw of the network. probability (N, K)."""
+    """(N,): entropy of the mean over a voxel and its neighbours less the mean of their entropies (BALD;
+    Houlsby et al., 2011), where each neighbour is another random draw of the network. probability (N, K)."""
     own = _entropy(probability)
     return (_entropy(around(probability, near)) - around(own[:, None], near)[:, 0]).clamp(min=0)
 

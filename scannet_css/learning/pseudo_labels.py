@@ -1,4 +1,5 @@
-"""Pseudo-labels: how sure a teacher is, and from where on it is believed (Douillard et al., PLOP, CVPR 2021)."""
+"""Pseudo-labels: how sure a teacher is, and from where on it is believed (Douillard et al., PLOP, CVPR
+2021)."""
 
 import math
 

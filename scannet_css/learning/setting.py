@@ -52,7 +52,8 @@ class Setting:
         }
 
     def base_identity(self, base: str = "") -> dict[str, Any]:
-        """What step 0 depends on: of the recipe nothing that only later steps use, of the method its `base`."""
+        """What step 0 depends on: of the recipe nothing that only later steps use, of the method its
+        `base`."""
         identity = {**self.identity(), **({"base": base} if base else {})}
         recipe = {name: value for name, value in identity["recipe"].items() if name not in _LATER_STEPS_ONLY}
         # Of the protocol only what step 0 sees, so that 15-5 and 15-1 share their base.

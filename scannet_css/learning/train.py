@@ -160,7 +160,8 @@ class StepTrainer:
         return batches_of(batch_set, self.machine.workers, self.machine.device)
 
     def _remembered_tables(self) -> dict[str, Tensor]:
-        """The label tables of scenes in which a memory shows more than the step does; see Method.remembered."""
+        """The label tables of scenes in which a memory shows more than the step does; see
+        Method.remembered."""
         step, tables = self.step, {}
         if step.index == 0:
             return tables

@@ -1,6 +1,6 @@
-"""Convolutions with a frozen branch beside the trained one, which become one convolution again: representation
-compensation (C.-B. Zhang et al., Representation Compensation Networks for Continual Semantic Segmentation, CVPR
-2022, section 3.2)."""
+"""Convolutions with a frozen branch beside the trained one, which become one convolution again:
+representation compensation (C.-B. Zhang et al., Representation Compensation Networks for Continual Semantic
+Segmentation, CVPR 2022, section 3.2)."""
 
 import copy
 from collections.abc import Iterator
@@ -57,7 +57,8 @@ def add_branches(network: nn.Module) -> None:
 
 @torch.no_grad()
 def merge_branches(network: nn.Module) -> None:
-    """Takes the branches of every block into one convolution and batch norm that compute the same in evaluation.
+    """Takes the branches of every block into one convolution and batch norm that compute the same in
+    evaluation.
 
     The batch norm keeps statistics that fit the merged convolution (its mean exactly, its variance as if the
     branches were fully correlated), so that training can go on from it.

@@ -101,9 +101,9 @@ def shuffled(scenes: Sequence[SceneEntry], *identity: int | str) -> list[SceneEn
 class BatchSet:
     """Batches by number. `identity` = (seed, step, epoch) switches augmentation on.
 
-    `label_table` (256,) leads from the data set's labels to channels; `tables` holds those of scenes that have
-    their own. A batch is made in two stages, which may run in different places: `read` and `make`. A batch without
-    scenes is one of no rows: several processes may share fewer scenes than they are.
+    `label_table` (256,) leads from the data set's labels to channels; `tables` holds those of scenes that
+    have their own. A batch is made in two stages, which may run in different places: `read` and `make`. A
+    batch without scenes is one of no rows: several processes may share fewer scenes than they are.
     """
 
     def __init__(
