@@ -9,7 +9,8 @@ uncertainty over the neighbours (BALD; see baselines/gua.py) is at most `thresho
 neighbour's, else the voxel is left out. A step has one pass over its scenes, not augmented, and no epoch.
 
 Deviations: the probabilities of the uncertainty are the softmax of the regression's values on features that
-are dropped out at random, as in 3DPC-CISS, whose 12 nearest points become the occupied of the 26 voxels around.
+are dropped out at random, as in 3DPC-CISS, whose 12 nearest points become the occupied of the 26 voxels
+around.
 The score of step 0 is that of the shared network. Every voxel counts alike.
 """
 
@@ -20,7 +21,8 @@ import torch.nn.functional as F
 
 from scannet_css.learning.losses import IGNORE
 from scannet_css.learning.method import Method, option
-from scannet_css.learning.neighbours import labels_nearby, mutual_information, neighbours
+from scannet_css.learning.neighbours import dropped_out, labels_nearby, mutual_information, neighbours
+from scannet_css.scenes.loader import derived_generator
 from scannet_css.sparse import SparseTensor
 
 
@@ -65,7 +67,9 @@ class CFSSeg(Method):
     def _labels(self, step, batch, output):
         if step.index == 0:
             return batch.labels
-        dropped = self._expanded(F.dropout(output.features.float(), self.dropout))
+        # Of the scenes alone, so that a pass that was killed goes on with the same draws.
+        generator = derived_generator("dropout", *batch.names, device=output.features.device)
+        dropped = self._expanded(dropped_out(output.features.float(), self.dropout, generator))
         probability = (dropped @ self.state["classifier"].to(dropped.device)).softmax(1)
         near, predicted = neighbours(batch.coordinates), probability.argmax(1)
         is_sure = (predicted > 0) & (mutual_information(probability, near) <= self.threshold)

@@ -24,6 +24,7 @@ from scannet_css.learning.method import option
 @dataclass
 class DKD(BinaryMethod):
     name = "dkd"
+    head_start = "copy"
     freezes_norms = True
     old_weight: float = option(5.0, "weight of the distillation of old classes", least=0)
     positive_weight: float = option(5.0, "weight of the distillation of positive reasoning", least=0)

@@ -15,12 +15,17 @@ the positions' part of the relations is the same in both networks and left out; 
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 
 from scannet_css.learning.losses import cross_entropy
 from scannet_css.learning.means import mean_over
 from scannet_css.learning.method import Method, option
-from scannet_css.learning.neighbours import labels_nearby, mutual_information, neighbours, relations
+from scannet_css.learning.neighbours import (
+    dropped_out,
+    labels_nearby,
+    mutual_information,
+    neighbours,
+    relations,
+)
 
 
 @dataclass
@@ -43,7 +48,7 @@ class GUA(Method):
 def uncertainty_labels(step, labels, old, near, threshold, dropout):
     """(N,) labels with the teacher's where a step shows background, 255 where it is unsure."""
     classifier = step.teacher.final
-    dropped = F.dropout(old.features.float(), dropout)
+    dropped = dropped_out(old.features.float(), dropout)
     probability = (dropped @ classifier.kernel + classifier.bias).softmax(1)
     predicted = probability.argmax(1)
     is_sure = (predicted > 0) & (mutual_information(probability, near) <= threshold)

@@ -24,6 +24,7 @@ from scannet_css.network.head import freeze_body, put_back_outputs
 @dataclass
 class SSUL(BinaryMethod):
     name = "ssul"
+    head_start = "copy"
     freezes_norms = True
     confidence: float = option(0.7, "least sigmoid of a pseudo-label, 0..1", least=0, most=1)
 

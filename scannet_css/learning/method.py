@@ -104,7 +104,7 @@ class Method:
 
     name: ClassVar[str]
     needs_teacher: ClassVar[bool] = True
-    head_start: ClassVar[str] = "background"  # how new outputs begin: "background" (MiB) or "plain"
+    head_start: ClassVar[str] = "background"  # how new outputs begin; see network.grow
     offline: ClassVar[bool] = False  # trained on all classes in a single step: the upper bound
     base: ClassVar[str] = ""  # methods with the same word share their step 0; "": plain cross-entropy
     trains: ClassVar[bool] = True  # False: later steps have no epochs, `end` does the work

@@ -46,6 +46,13 @@ def mutual_information(probability: Tensor, near: Tensor) -> Tensor:
     return (_entropy(around(probability, near)) - around(own[:, None], near)[:, 0]).clamp(min=0)
 
 
+def dropped_out(features: Tensor, share: float, generator: torch.Generator | None = None) -> Tensor:
+    """(N, F): `share` of the features set to 0 at random, the others made up for; torch's dropout with a
+    generator."""
+    kept = torch.rand(features.shape, generator=generator, device=features.device) >= share
+    return features * kept / (1 - share)
+
+
 def labels_nearby(labels: Tensor, wanted: Tensor, near: Tensor) -> Tensor:
     """(N,): the label of the nearest neighbour that is `wanted` (N,), 255 where none is."""
     good = torch.where(near >= 0, wanted[near.clamp(min=0)], False)

@@ -7,7 +7,7 @@ from torch import nn
 
 from scannet_css.errors import InputError
 
-STARTS = ("background", "plain")
+STARTS = ("background", "copy", "plain")
 
 
 @torch.no_grad()
@@ -17,8 +17,9 @@ def grow(network: nn.Module, new_classes: int, start: str = "background") -> Non
     start "background": the new classes copy the background's weight and share its probability in equal parts,
     so that every old class keeps the probability it had: bias b - log(new_classes + 1) for the background and
     each new class (Cermelli et al., Modeling the Background for Incremental Learning in Semantic
-    Segmentation, CVPR 2020). "plain": the new channels start as those of a fresh classifier, with bias 0; the
-    old ones are untouched. `network.final.kernel` and `.bias` become new Parameters: build the optimiser
+    Segmentation, CVPR 2020). "copy": the new classes are copies of the background, for classifiers with a
+    sigmoid per channel, which have no probability to share. "plain": the new channels start as those of a
+    fresh classifier, with bias 0. The old channels are untouched by the last two. `network.final.kernel` and `.bias` become new Parameters: build the optimiser
     afterwards. Raises InputError.
     """
     if new_classes < 1:
@@ -32,6 +33,9 @@ def grow(network: nn.Module, new_classes: int, start: str = "background") -> Non
         old_bias = bias.clone()
         old_bias[:, 0] -= math.log(new_classes + 1)
         new_bias = old_bias[:, :1].expand(-1, new_classes)
+    elif start == "copy":
+        new_kernel, old_bias = kernel[:, :1].expand(-1, new_classes), bias
+        new_bias = bias[:, :1].expand(-1, new_classes)
     else:
         new_kernel = start_classifier(kernel.new_empty(kernel.shape[0], new_classes))
         old_bias, new_bias = bias, bias.new_zeros(1, new_classes)
