@@ -34,6 +34,7 @@ from scannet_css.learning.log import WandbTracker
 from scannet_css.learning.machine import Machine, find_device
 from scannet_css.learning.method import Method, find_method, method_names, options_of
 from scannet_css.learning.recipe import Recipe
+from scannet_css.learning.rehearsal import rehearse
 from scannet_css.learning.setting import Setting, Start
 from scannet_css.protocols import load_protocol
 from scannet_css.results.record import (
@@ -126,6 +127,8 @@ def run(method_class: type[Method], options: argparse.Namespace, machine: Machin
         keep_predictions=options.keep_predictions,
         export=options.export,
     )
+    if ".py:" in options.method and not (folder / "step1").exists():
+        rehearse(setting, method, options.runs / f"rehearsal-{method.name}-{folder.name}", machine)
     results = continual.run()
     if not distributed.is_first():
         return

@@ -81,6 +81,7 @@ class ContinualRun:
         self.tracker, self.keep_predictions, self.export = tracker, keep_predictions, export
         self.base_folder = bases / digest(setting.base_identity(method.base))[:16]
         self.parameters = 0
+        self.is_rehearsal = False  # one scene a step
         self._waited_for: set[str] = set()
 
     def run(self) -> list[StepResult]:
@@ -154,6 +155,8 @@ class ContinualRun:
             log.warning("warning: step %d leaves out scenes without a vertex: %s", index, empty)
         if not scenes:
             raise InputError(f"{setting.manifest.folder}: no scene of step {index} has a vertex")
+        if self.is_rehearsal:
+            scenes = [min(scenes, key=lambda entry: entry.voxels)]
         table = setting.protocol.training_table(index, setting.manifest.classes)
         return Step(
             index,
@@ -293,6 +296,8 @@ class ContinualRun:
     ) -> dict[str, Tensor]:
         """Confusion matrices over the validation split, on the CPU."""
         protocol, scenes = self.setting.protocol, self.setting.manifest.split("val")
+        if self.is_rehearsal:
+            scenes = [min((entry for entry in scenes if entry.voxels), key=lambda entry: entry.voxels)]
         channels, background = protocol.channels(step.index), protocol.predicts_background(step.index)
         table = protocol.evaluation_table(step.index, self.setting.manifest.classes)
         predict = self.method.predict if step.index else Method.predict.__get__(self.method)

@@ -180,8 +180,15 @@ class Updater:
     def _terms(self, part: Batch, new: Output, old: Output | None) -> dict[str, Tensor]:
         with self.timed("loss"), self.step.autocast():
             if self.step.index == 0:
-                return self.method.base_loss(self.step, part, new)
-            return self.method.loss(self.step, part, new, old)
+                terms = self.method.base_loss(self.step, part, new)
+            else:
+                terms = self.method.loss(self.step, part, new, old)
+        if not isinstance(terms, dict) or not all(map(_is_term, terms.values())):
+            raise InputError(
+                f"method {self.method.name!r}: its loss gave {type(terms).__name__}; expected LossTerms,"
+                " names with scalar tensors"
+            )
+        return terms
 
     def _runs_out_of_memory(self, work: Callable[[], None]) -> bool:
         """Does the work; whether memory ran out, in any process."""
@@ -268,6 +275,10 @@ class Updater:
     def _where(self, parts: list[Batch]) -> str:
         names = [name for part in parts for name in part.names]
         return f"step {self.step.index}, scenes {', '.join(names) or 'of another process'}"
+
+
+def _is_term(value: object) -> bool:
+    return isinstance(value, Tensor) and value.dim() == 0
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

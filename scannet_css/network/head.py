@@ -19,8 +19,8 @@ def grow(network: nn.Module, new_classes: int, start: str = "background") -> Non
     each new class (Cermelli et al., Modeling the Background for Incremental Learning in Semantic
     Segmentation, CVPR 2020). "copy": the new classes are copies of the background, for classifiers with a
     sigmoid per channel, which have no probability to share. "plain": the new channels start as those of a
-    fresh classifier, with bias 0. The old channels are untouched by the last two. `network.final.kernel` and `.bias` become new Parameters: build the optimiser
-    afterwards. Raises InputError.
+    fresh classifier, with bias 0. Neither touches the old channels. `network.final.kernel` and `.bias` become
+    new Parameters: build the optimiser afterwards. Raises InputError.
     """
     if new_classes < 1:
         raise InputError(f"new_classes {new_classes}: a classifier grows by at least 1 class")
