@@ -57,8 +57,7 @@ from scannet_css.sparse.memory import keep_freed_memory
 ROOT = Path(__file__).resolve().parents[1]
 SYNTHETIC = ROOT / "data" / "synthetic"
 # The set that is made where no --data is given: small enough for a laptop's CPU.
-SYNTHETIC_SCANS = ("--train", "150", "--val", "24", "--seed", "0", "--vertices", "20000")
-SYNTHETIC_VOXEL_SIZE = 0.1  # metres
+SYNTHETIC_SET = {"train": 150, "val": 24, "seed": 0, "vertices": 20000, "voxel_size": 0.1}
 
 ENGINE_HELP = (
     "what runs the sparse convolutions: triton (CUDA), grouped (one grouped product for all offsets), torch"
@@ -220,9 +219,13 @@ def given(options: argparse.Namespace, parameters: Sequence, prefix: str = "") -
 
 def make_recipe(dataset: str, options: argparse.Namespace) -> Recipe:
     """The data set's recipe with what the command line changes."""
+    return Recipe(**{**recipe_defaults(dataset), **given(options, fields(Recipe))})
+
+
+def recipe_defaults(dataset: str) -> dict[str, Any]:
+    """What benchmarks/recipes/ changes of the recipe for a data set."""
     path = ROOT / "benchmarks" / "recipes" / f"{dataset}.json"
-    defaults = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return Recipe(**{**defaults, **given(options, fields(Recipe))})
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def compute_type(machine: Machine, recipe: Recipe) -> torch.dtype:
@@ -299,16 +302,24 @@ def print_result(record: Record, folder: Path) -> None:
 
 def synthetic_set() -> Manifest:
     """The synthetic set below data/synthetic, made and prepared by the tools where it is missing."""
-    scans, prepared = SYNTHETIC / "scans", SYNTHETIC / "prepared"
+    return make_synthetic_set(SYNTHETIC, **SYNTHETIC_SET)
+
+
+def make_synthetic_set(
+    folder: Path, train: int, val: int, seed: int, vertices: int, voxel_size: float
+) -> Manifest:
+    """Synthetic rooms in folder/scans and prepared in folder/prepared, made by the tools where they are
+    missing."""
+    scans, prepared = folder / "scans", folder / "prepared"
     if (prepared / "manifest.json").exists():
-        log.info("no --data: using the synthetic set in %s", SYNTHETIC)
-    else:
-        log.info("no --data: making the synthetic set in %s", SYNTHETIC)
-        if not (scans / "synthetic.json").exists():
-            run_script("tools/make_scans.py", "--out", str(scans), *SYNTHETIC_SCANS)
-        voxel_size = str(SYNTHETIC_VOXEL_SIZE)
-        options = ("--scans", str(scans), "--out", str(prepared), "--voxel-size", voxel_size)
-        run_script("tools/prepare_scannet.py", *options)
+        log.info("using the synthetic set in %s", folder)
+        return load_manifest(prepared)
+    log.info("making the synthetic set in %s", folder)
+    size = ("--train", train, "--val", val, "--seed", seed, "--vertices", vertices)
+    if not (scans / "synthetic.json").exists():
+        run_script("tools/make_scans.py", "--out", str(scans), *map(str, size))
+    options = ("--scans", str(scans), "--out", str(prepared), "--voxel-size", str(voxel_size))
+    run_script("tools/prepare_scannet.py", *options)
     return load_manifest(prepared)
 
 
