@@ -24,6 +24,7 @@ setup(
         "minkowski": ["MinkowskiEngine"],  # no wheels: only for those who build it themselves
         "view": ["open3d"],
         "wandb": ["wandb>=0.16"],
+        "docs": ["matplotlib>=3.7"],  # the pictures of docs/results.md
         "dev": ["plyfile>=1.0.3", "pytest>=7.4", "ruff>=0.6"],
     },
 )
