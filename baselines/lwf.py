@@ -16,8 +16,8 @@ from scannet_css.learning.method import Method, option
 class LwF(Method):
     name = "lwf"
     head_start = "plain"
-    weight: float = option(100.0, "weight of the distillation")
-    temperature: float = option(1.0, "temperature of both softmaxes")
+    weight: float = option(100.0, "weight of the distillation", least=0)
+    temperature: float = option(1.0, "temperature of both softmaxes", above=0)
 
     def loss(self, step, batch, new, old):
         terms = super().loss(step, batch, new, old)
