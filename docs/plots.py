@@ -166,7 +166,7 @@ def draw_harmonic_means(axes: Axes) -> None:
         new = mean * old / (2 * old - mean)
         seen = (new <= top) & (new >= bottom)
         axes.plot(old[seen], new[seen], color="#dddddd", linewidth=0.9, zorder=0)
-        if seen[-1]:
+        if seen[-1] and new[-1] < top - 0.04 * (top - bottom):
             axes.text(right, new[-1], f" {mean}", color="#888888", fontsize=8, va="center")
     axes.text(right, top, " hIoU", color="#888888", fontsize=8, va="bottom", ha="center")
 
@@ -196,7 +196,7 @@ def label_points(axes: Axes, data: dict, elsewhere: Sequence[Bbox]) -> None:
     shown = [name for name in points if inside.contains(*pixels[name])]
     shown = [name for name in shown if not any(frame.contains(*points[name]) for frame in elsewhere)]
     crowd = {n: sum(np.hypot(*(pixels[n] - other)) < 60 * scale for other in pixels.values()) for n in shown}
-    for name in sorted(shown, key=lambda name: (crowd[name], name)):
+    for name in sorted(shown, key=lambda name: (-crowd[name], name)):
         colour = FAMILIES.get(name.removeprefix("lgkd+"), "#444444")
         size = np.array([len(name) * 5.4, 10.5]) * scale
         offset, box = free_place(name, pixels, size, taken, inside)
@@ -259,18 +259,20 @@ def free_place(name: str, pixels: dict, size: np.ndarray, taken: list[Bbox], ins
 def draw_weights(data: dict) -> pyplot.Figure:
     """Three heat maps with their numbers: what LGKD's weights do; framed: those of the tables."""
     values = {name: np.array(grid, dtype=float) for name, grid in data["values"].items()}
-    figure, grid = pyplot.subplots(1, len(values), figsize=(11, 3.9), layout="constrained")
+    figure, grid = pyplot.subplots(
+        1, len(values), figsize=(11, 1.4 + 0.6 * len(data["background_weight"])), layout="constrained"
+    )
     used = data["used"]
     grid[0].set_ylabel("background_weight")
     for axes, (name, shares) in zip(grid, values.items(), strict=True):
-        image = axes.imshow(shares, cmap="cividis", origin="lower")
+        image = axes.imshow(shares, cmap="cividis", origin="lower", aspect="auto")
         axes.set(title=f"{name}, mIoU (%)", xlabel="novel_weight")
         axes.set_xticks(range(shares.shape[1]), [f"{one:g}" for one in data["novel_weight"]])
         axes.set_yticks(range(shares.shape[0]), [f"{one:g}" for one in data["background_weight"]])
         corner = (
             np.array([data["novel_weight"].index(used[1]), data["background_weight"].index(used[0])]) - 0.47
         )
-        axes.add_patch(Rectangle(corner, 0.94, 0.94, fill=False, edgecolor="black", linewidth=2))
+        axes.add_patch(Rectangle(corner, 0.94, 0.94, fill=False, edgecolor=FAMILIES["plop3d"], linewidth=3))
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
         for (row, column), share in np.ndenumerate(shares):
