@@ -1,7 +1,7 @@
 """Renders the tables and pictures of docs/results.md from benchmarks/records; a test compares them.
 
     python docs/render_results.py
-    python docs/render_results.py --records runs/study --out /tmp/preview   # a look at unfinished runs
+    python docs/render_results.py --records runs/study --out build/preview  # a look at unfinished runs
 
 Between <!-- begin NAME --> and <!-- end NAME --> stands what this script wrote; the rest is written by hand.
 """
