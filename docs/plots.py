@@ -20,18 +20,29 @@ from matplotlib.transforms import Bbox
 from scannet_css.files import digest
 
 DPI = 130
-GREY = "#777777"
-# Okabe and Ito's palette. A method and LGKD on top of it share a colour; LGKD's lines are solid, marks full.
-FAMILIES = {
-    "mib": "#0072B2",
-    "plop3d": "#D55E00",
-    "reminder": "#009E73",
-    "rcil": "#CC79A7",
-    "lgkd": "#000000",
-    "replay": "#56B4E9",
-    "finetune": GREY,
+GREY = "#666666"
+FRAME = "#D55E00"
+# From Okabe and Ito's palette and Tol's. A method and LGKD on it share colour and mark; LGKD's lines
+# are solid, its marks full. Who is not named here is a grey circle beside its name.
+COLOURS_AND_MARKS = {
+    "finetune": (GREY, "X"),
+    "freeze": ("#8C6BB1", "<"),
+    "lwf": ("#E69F00", "v"),
+    "mib": ("#0072B2", "o"),
+    "plop3d": ("#D55E00", "s"),
+    "reminder": ("#009E73", "^"),
+    "rcil": ("#CC79A7", "D"),
+    "ssul": ("#882255", "h"),
+    "cfsseg": ("#44AA99", "p"),
+    "replay": ("#56B4E9", ">"),
+    "lgkd": ("#000000", "P"),
 }
-MARKS = {"mib": "o", "plop3d": "s", "reminder": "^", "rcil": "D", "lgkd": "P", "replay": "v", "finetune": "X"}
+
+
+def colour_and_mark(method: str) -> tuple[str, str]:
+    return COLOURS_AND_MARKS.get(method.removeprefix("lgkd+"), (GREY, "o"))
+
+
 STYLE = {
     "font.size": 10,
     "figure.dpi": DPI,
@@ -60,12 +71,11 @@ def draw_steps(data: dict) -> pyplot.Figure:
     for name, values in data["lines"].items():
         mean, deviation = np.array(values).T
         steps = np.arange(len(mean))
-        family, is_full = name.removeprefix("lgkd+"), name.startswith("lgkd")
-        colour = FAMILIES.get(family, GREY)
+        (colour, mark), is_full = colour_and_mark(name), name.startswith("lgkd")
         axes.fill_between(steps, mean - deviation, mean + deviation, color=colour, alpha=0.12, linewidth=0)
         face = colour if is_full else "white"
         line = {"linestyle": "-" if is_full else "--", "linewidth": 1.8, "color": colour}
-        axes.plot(steps, mean, **line, marker=MARKS.get(family, "*"), markersize=6, markerfacecolor=face)
+        axes.plot(steps, mean, **line, marker=mark, markersize=6, markerfacecolor=face)
         ends[name] = (mean[-1], colour)
     last = len(mean) - 1
     if data["joint"] is not None:
@@ -152,7 +162,7 @@ def draw_panel(axes: Axes, data: dict, frame: Bbox) -> None:
     for name, point in points.items():
         draw_point(axes, name, *point)
     for before, after in data["arrows"]:
-        line = {"color": FAMILIES.get(before, GREY), "linewidth": 1.4, "shrinkA": 4, "shrinkB": 4}
+        line = {"color": colour_and_mark(before)[0], "linewidth": 1.4, "shrinkA": 4, "shrinkB": 4}
         ends = [(points[name][0], points[name][2]) for name in (after, before)]
         axes.annotate("", *ends, arrowprops={"arrowstyle": "-|>", **line}, zorder=3)
 
@@ -166,7 +176,7 @@ def draw_harmonic_means(axes: Axes) -> None:
         new = mean * old / (2 * old - mean)
         seen = (new <= top) & (new >= bottom)
         axes.plot(old[seen], new[seen], color="#dddddd", linewidth=0.9, zorder=0)
-        if seen[-1]:
+        if seen[-1] and new[-1] < top - 0.04 * (top - bottom):
             axes.text(right, new[-1], f" {mean}", color="#888888", fontsize=8, va="center")
     axes.text(right, top, " hIoU", color="#888888", fontsize=8, va="bottom", ha="center")
 
@@ -177,12 +187,11 @@ def draw_point(axes: Axes, name: str, old: float, old_error: float, new: float, 
         axes.axhline(new, color=GREY, linestyle=(0, (6, 4)), linewidth=0.9, zorder=1)
         axes.plot(old, new, "*", color="black", markersize=15, zorder=5)
         return
-    family = name.removeprefix("lgkd+")
-    colour = FAMILIES.get(family, GREY)
+    colour, shape = colour_and_mark(name)
     face = colour if name.startswith("lgkd") else "white"
     errors = {"xerr": old_error or 0, "yerr": new_error or 0, "ecolor": "#bbbbbb", "elinewidth": 0.9}
     mark = {"color": colour, "markerfacecolor": face, "markersize": 7, "markeredgewidth": 1.4}
-    axes.errorbar(old, new, fmt=MARKS.get(family, "o"), **errors, **mark, zorder=4)
+    axes.errorbar(old, new, fmt=shape, **errors, **mark, zorder=4)
 
 
 def label_points(axes: Axes, data: dict, elsewhere: Sequence[Bbox]) -> None:
@@ -196,8 +205,7 @@ def label_points(axes: Axes, data: dict, elsewhere: Sequence[Bbox]) -> None:
     shown = [name for name in points if inside.contains(*pixels[name])]
     shown = [name for name in shown if not any(frame.contains(*points[name]) for frame in elsewhere)]
     crowd = {n: sum(np.hypot(*(pixels[n] - other)) < 60 * scale for other in pixels.values()) for n in shown}
-    for name in sorted(shown, key=lambda name: (crowd[name], name)):
-        colour = FAMILIES.get(name.removeprefix("lgkd+"), "#444444")
+    for name in sorted(shown, key=lambda name: (-crowd[name], name)):
         size = np.array([len(name) * 5.4, 10.5]) * scale
         offset, box = free_place(name, pixels, size, taken, inside)
         taken.append(box)
@@ -207,7 +215,7 @@ def label_points(axes: Axes, data: dict, elsewhere: Sequence[Bbox]) -> None:
             offset / scale,
             textcoords="offset points",
             fontsize=9,
-            color=colour,
+            color=colour_and_mark(name)[0] if name != "joint" else "black",
             va="center",
             ha="center",
             arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4},
@@ -259,18 +267,20 @@ def free_place(name: str, pixels: dict, size: np.ndarray, taken: list[Bbox], ins
 def draw_weights(data: dict) -> pyplot.Figure:
     """Three heat maps with their numbers: what LGKD's weights do; framed: those of the tables."""
     values = {name: np.array(grid, dtype=float) for name, grid in data["values"].items()}
-    figure, grid = pyplot.subplots(1, len(values), figsize=(11, 3.9), layout="constrained")
+    figure, grid = pyplot.subplots(
+        1, len(values), figsize=(11, 1.4 + 0.6 * len(data["background_weight"])), layout="constrained"
+    )
     used = data["used"]
     grid[0].set_ylabel("background_weight")
     for axes, (name, shares) in zip(grid, values.items(), strict=True):
-        image = axes.imshow(shares, cmap="cividis", origin="lower")
+        image = axes.imshow(shares, cmap="cividis", origin="lower", aspect="auto")
         axes.set(title=f"{name}, mIoU (%)", xlabel="novel_weight")
         axes.set_xticks(range(shares.shape[1]), [f"{one:g}" for one in data["novel_weight"]])
         axes.set_yticks(range(shares.shape[0]), [f"{one:g}" for one in data["background_weight"]])
         corner = (
             np.array([data["novel_weight"].index(used[1]), data["background_weight"].index(used[0])]) - 0.47
         )
-        axes.add_patch(Rectangle(corner, 0.94, 0.94, fill=False, edgecolor="black", linewidth=2))
+        axes.add_patch(Rectangle(corner, 0.94, 0.94, fill=False, edgecolor=FRAME, linewidth=3))
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
         for (row, column), share in np.ndenumerate(shares):

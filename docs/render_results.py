@@ -1,7 +1,7 @@
 """Renders the tables and pictures of docs/results.md from benchmarks/records; a test compares them.
 
     python docs/render_results.py
-    python docs/render_results.py --records runs/study --out /tmp/preview   # a look at unfinished runs
+    python docs/render_results.py --records runs/study --out build/preview  # a look at unfinished runs
 
 Between <!-- begin NAME --> and <!-- end NAME --> stands what this script wrote; the rest is written by hand.
 """
@@ -20,7 +20,7 @@ from results_data import (
     bases,
     changed_settings,
     differences,
-    incremental_minutes,
+    incremental_seconds,
     picture_data,
 )
 
@@ -129,7 +129,7 @@ def methods(block: Block) -> str:
     for base in bases(block):
         value = spread([*base.by_seed.values()])
         lines.append((f"*after step 0, {base.word} base*", str(len(base.by_seed)), value, *[""] * 6))
-    return table(("method", "n", *COLUMNS, "minutes"), lines)
+    return table(("method", "n", *COLUMNS, "seconds"), lines)
 
 
 def method_line(section: Section, row: Row) -> tuple[str, ...]:
@@ -137,7 +137,7 @@ def method_line(section: Section, row: Row) -> tuple[str, ...]:
     marked = zip(cells, COLUMNS, strict=True)
     shown = [f"**{cell}**" if section.is_best(row, column) else cell for cell, column in marked]
     name = f"*{row.first.method.name}*" if row.first.is_joint else row.first.method.name
-    return name, str(len(row.records)), *shown, f"{incremental_minutes(row):.1f}"
+    return name, str(len(row.records)), *shown, f"{incremental_seconds(row):.0f}"
 
 
 def base_table(results: Results) -> str:

@@ -153,10 +153,10 @@ def changed_settings(row: Row) -> dict[str, Any]:
     return {name: value for name, value in row.first.method.settings.items() if value != defaults.get(name)}
 
 
-def incremental_minutes(row: Row) -> float:
+def incremental_seconds(row: Row) -> float:
     """Training and evaluation of the steps after the first (of a joint run: all), mean over runs."""
     start = 0 if row.first.is_joint else 1
-    return fmean(sum(step.seconds for step in one.steps[start:]) for one in row.records) / 60
+    return fmean(sum(step.seconds for step in one.steps[start:]) for one in row.records)
 
 
 def picture_data(results: Results) -> dict[str, Any]:
@@ -171,7 +171,7 @@ def picture_data(results: Results) -> dict[str, Any]:
         "tradeoff-s0-15-5": one and _tradeoff(one),
         "tradeoff-s0-15-1": many and _tradeoff(many),
         "steps-s0-15-1": many and _steps(many),
-        "weights": len(grid) > 1 and _grid(grid, used),
+        "weights": len(grid) > 1 and tuple(used) in grid and _grid(grid, used),
     }
     return {name: value for name, value in data.items() if value}
 
