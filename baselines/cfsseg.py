@@ -9,8 +9,8 @@ uncertainty over the neighbours (BALD; see baselines/gua.py) is at most `thresho
 neighbour's, else the voxel is left out. A step has one pass over its scenes, not augmented, and no epoch.
 
 Deviations: the probabilities of the uncertainty are the softmax of the regression's values on features that
-are dropped out at random, as in 3DPC-CISS, whose 12 nearest points become the occupied of the 26 voxels around.
-The score of step 0 is that of the shared network. Every voxel counts alike.
+are dropped out at random, as in 3DPC-CISS, whose 12 nearest points become the occupied of the 26 voxels
+around. The score of step 0 is that of the shared network. Every voxel counts alike.
 """
 
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from scannet_css.learning.losses import IGNORE
 from scannet_css.learning.method import Method, option
 from scannet_css.learning.neighbours import labels_nearby, mutual_information, neighbours
+from scannet_css.scenes.loader import derived_generator
 from scannet_css.sparse import SparseTensor
 
 
@@ -34,7 +35,9 @@ class CFSSeg(Method):
     dropout: float = option(0.3, "share of the features that is dropped for it", least=0, most=0.99)
 
     def predict(self, output):
-        return self._expanded(output.features) @ self.state["classifier"].to(output.features.device)
+        device = output.features.device
+        with torch.autocast(device.type, enabled=False):  # half precision would lose sums of `width` products
+            return self._expanded(output.features) @ self.state["classifier"].to(device)
 
     def end(self, step):
         if step.index == 0:
@@ -65,7 +68,11 @@ class CFSSeg(Method):
     def _labels(self, step, batch, output):
         if step.index == 0:
             return batch.labels
-        dropped = self._expanded(F.dropout(output.features.float(), self.dropout))
+        features = output.features.float()
+        # by scenes and not by what was drawn before, so that a pass goes on after a kill as it would have
+        draw = derived_generator(torch.initial_seed(), *batch.names, device=features.device)
+        kept = torch.rand(features.shape, generator=draw, device=features.device) >= self.dropout
+        dropped = self._expanded(features * kept / (1 - self.dropout))
         probability = (dropped @ self.state["classifier"].to(dropped.device)).softmax(1)
         near, predicted = neighbours(batch.coordinates), probability.argmax(1)
         is_sure = (predicted > 0) & (mutual_information(probability, near) <= self.threshold)
