@@ -36,7 +36,9 @@ class CFSSeg(Method):
     dropout: float = option(0.3, "share of the features that is dropped for it", least=0, most=0.99)
 
     def predict(self, output):
-        return self._expanded(output.features) @ self.state["classifier"].to(output.features.device)
+        device = output.features.device
+        with torch.autocast(device.type, enabled=False):  # half precision would lose sums of `width` products
+            return self._expanded(output.features) @ self.state["classifier"].to(device)
 
     def end(self, step):
         if step.index == 0:

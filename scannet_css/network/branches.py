@@ -30,6 +30,7 @@ class TwoBranches(nn.Module):
             "old_mean", (bn.running_mean * bn.weight * torch.rsqrt(bn.running_var + bn.eps)).detach()
         )
         self.register_buffer("old_deviation", bn.weight.detach().abs())
+        self.train(convolution.training)
 
     def forward(
         self, x: SparseTensor, norm: BatchNorm, residual: SparseTensor | None = None, relu: bool = False

@@ -14,6 +14,8 @@ from scannet_css.learning.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parents[2]
 NAME = "synthetic/three-steps/{}/minkunet14s-seed0"
+# Settings that fit the small set
+OPTIONS = {"replay": ("--scenes-kept", 4), "cfsseg": ("--width", 64)}
 TIMES = ("seconds", "peak_memory_bytes", "created", "speed", "log_bytes")
 
 
@@ -27,7 +29,7 @@ class Command:
             *("--method", method, "--data", data, "--protocol", protocol, "--runs", runs),
             *("--network", "minkunet14s", "--base-epochs", 2, "--epochs", 2, "--batch-voxels", 4000),
             *("--base-learning-rate", 0.02, "--elastic", "false", "--threads", 1, "--device", "cpu"),
-            *("--checkpoint-seconds", 0),
+            *("--checkpoint-seconds", 0, *OPTIONS.get(method, ())),
         ]
 
     def start(self, *script, options=()):

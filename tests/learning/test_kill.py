@@ -1,7 +1,8 @@
 """The real command, killed at random moments and at chosen ones: what it ends with is, to the bit, what a run
 that nobody killed ends with.
 
-Counts in the normal run are small; `make test-deep` kills every method 50 times at random and at every point.
+The normal run kills a few methods a few times; `make test-deep` kills every method that does more than compute
+a loss, 50 times at random and at every point.
 """
 
 import contextlib
@@ -24,13 +25,22 @@ DRIVER = ROOT / "tests" / "learning" / "killed_at.py"
 LOOKING = "a method finds something out"
 
 
-def keeps_state(name):
+WITHOUT_A_LOOK = ("rcil", "lgkd+rcil", "pi", "rw", "replay")  # their `end` goes over no scenes
+HOOKS = ("begin", "end", "adapt", "updated", "predict")
+# One for each mechanism: none, sums before a step, exchanged modules, what every update adds up.
+FEW = ("finetune", "lgkd+plop3d", "rcil", "rw")
+
+
+def does_more_than_a_loss(name):
     method = find_method(name)
     is_ours = method.__module__.startswith("baselines.")  # other tests make methods too
-    return is_ours and (method.begin is not Method.begin or method.end is not Method.end)
+    return is_ours and any(getattr(method, hook) is not getattr(Method, hook) for hook in HOOKS)
 
 
-METHODS = ["finetune", *(name for name in method_names() if keeps_state(name))]
+METHODS = [*FEW, *(name for name in method_names() if does_more_than_a_loss(name) and name not in FEW)]
+each_method = pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=() if name in FEW else pytest.mark.deep) for name in METHODS]
+)
 
 
 def counts(few, many):
@@ -39,7 +49,7 @@ def counts(few, many):
 
 
 @counts(2, 50)
-@pytest.mark.parametrize("method", METHODS)
+@each_method
 def test_random_kills(method, count, command, whole):
     """Several kills of one run, each somewhere in what a whole run takes; when it is done, the next one."""
     expected, seconds = whole(method)
@@ -64,13 +74,17 @@ def test_random_kills(method, count, command, whole):
     assert one.state() == expected
 
 
-@pytest.mark.parametrize(
-    "method", [pytest.param(name, marks=() if "+" in name else pytest.mark.deep) for name in METHODS]
-)
+def comes_to(name, point):
+    method = find_method(name)
+    looks = method.begin is not Method.begin or method.end is not Method.end
+    return point != LOOKING or (looks and name not in WITHOUT_A_LOOK)
+
+
+@each_method
 def test_kills_at_chosen_points(method, command, whole):
     """One run that is killed at every point in turn, as early as it comes there."""
     one = command(method)
-    points = [point for point in POINTS if point != LOOKING or method != "finetune"]
+    points = [point for point in POINTS if comes_to(method, point)]
     for point in points:
         code, errors = one.finish(DRIVER, point, 1, "--")
         assert code == -signal.SIGKILL, (point, errors)

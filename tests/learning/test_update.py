@@ -336,3 +336,24 @@ def test_a_gpu_recovers_from_want_of_memory_again_and_again(make):
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert allocated[-1] <= 1.01 * allocated[0]
+
+
+@dataclass
+class Detached(Method):
+    name = "detached"
+    needs_teacher = False
+
+    def classification(self, step, batch, new, old):
+        return super().classification(step, batch, new, old).detach()
+
+
+def test_a_loss_that_is_not_attached_to_the_network_is_refused(make):
+    updater, batch = make(Detached())
+    before = everything(updater)
+    with pytest.raises(InputError) as caught:
+        updater.run(batch, 0.01, seed=3)
+    message = str(caught.value)
+    assert message.startswith("method 'detached': no loss term is attached to the network at step 1, scenes ")
+    assert message.endswith("expected terms computed from new.logits, new.features or new.levels")
+    assert "\n" not in message
+    assert_same(everything(updater), before)
