@@ -172,7 +172,7 @@ def _checked_settings(method: str, settings: dict, where: str) -> tuple[tuple[st
         made = found(**settings)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
-    values = [(name, getattr(made, name)) for name in options]
+    values = [(name, type(options[name].default)(getattr(made, name))) for name in options]  # 2 is 2.0
     return tuple((name, value) for name, value in values if value != options[name].default)
 
 
