@@ -5,8 +5,8 @@ Loss: cross-entropy + weight * sum of (F + s) * (parameter - its value after the
 running mean of the squared gradient (0.9 of the newest, as in the public 2D code), s what the loss fell along
 the parameter's way per distance in that metric, averaged with the s of the steps before; both scaled to 0..1.
 
-Deviations: the two are scaled tensor by tensor, as in the public 2D code; s is added up after every update
-instead of every few; the paper's stored exemplars are left out.
+Deviations: the two are scaled tensor by tensor, as in the public 2D code, and here their sum once more; s is
+added up after every update instead of every few; the paper's stored exemplars are left out.
 """
 
 from dataclasses import dataclass

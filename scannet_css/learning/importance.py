@@ -30,6 +30,7 @@ class ImportanceMethod(Method):
 
     def end(self, step: Step) -> None:
         super().end(step)
+        _to(self.state, step.device)
         self.state["importance"] = self.importance(step)
         self.state["anchor"] = weights_of(step.network)
 
@@ -62,6 +63,7 @@ class PathMethod(ImportanceMethod):
 
     def updated(self, step: Step) -> None:
         state, now = self.state, weights_of(step.network)
+        _to(state, step.device)
         if state.get("step") != step.index:
             zeros = {name: torch.zeros_like(value) for name, value in now.items()}
             state.update(step=step.index, start=now, last=now, path=zeros)
@@ -77,6 +79,13 @@ class PathMethod(ImportanceMethod):
             state["path"][name] = state["path"][name] + fall
             state["riemann"][name] = state["riemann"][name] + fall / (0.5 * fisher * move.square() + SMALL)
         state["last"] = now
+
+
+def _to(state: dict, device: torch.device) -> None:
+    """Moves what a checkpoint has brought back, on the CPU, to the network's device."""
+    for key, values in state.items():
+        if isinstance(values, dict):
+            state[key] = {name: value.to(device) for name, value in values.items()}
 
 
 def weights_of(network: nn.Module) -> Weights:

@@ -12,6 +12,7 @@ from toy import (
     K,
     at_next_step,
     at_step_1,
+    descend,
     forward,
     toy_batch,
     toy_network,
@@ -220,3 +221,22 @@ def test_both_path_methods_gather_the_same_in_step_0():
     assert PI.base == RW.base == "path"
     for key in ("start", "last", "path", "fisher", "riemann"):
         assert all(torch.equal(states[0][key][name], value) for name, value in states[1][key].items())
+
+
+@pytest.mark.parametrize("kind", [EWC, PI, RW])
+def test_what_a_checkpoint_brought_back_is_moved_to_the_networks_device(kind):
+    """A checkpoint is loaded on the CPU; the meta device stands for a GPU."""
+    method = kind()
+    step = at_step_1(method)
+    descend(method, step, 2)
+    elsewhere = torch.device("meta")
+    step.device, weights = elsewhere, parameters_of(step.network.to(elsewhere))
+    step.network.zero_grad()
+    for parameter in step.network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    if kind.base:
+        method.updated(step)
+        method.end(step)
+        assert method.state["last"].keys() == weights.keys()
+        assert all(value.device == elsewhere for value in method.state["importance"].values())
+    assert method._penalty(step.network).device == elsewhere

@@ -1,8 +1,8 @@
 """The real command, killed at random moments and at chosen ones: what it ends with is, to the bit, what a run
 that nobody killed ends with.
 
-The normal run kills a few methods a few times; `make test-deep` kills every method that does more than compute
-a loss, 50 times at random and at every point.
+The normal run kills a few methods a few times; `make test-deep` kills every method that does more than
+compute a loss, 50 times at random and at every point.
 """
 
 import contextlib
