@@ -2,7 +2,7 @@
 Robins, "Catastrophic forgetting, rehearsal and pseudorehearsal", Connection Science 1995).
 
 The memory holds `scenes_kept` whole scenes with the labels that were shown when they were of the step, chosen
-after each step: one class of those seen after the other takes the scene with most of its points. A kept scene
+after each step: the classes seen take turns, each with the scene that has most of its points, as long as there is one. A kept scene
 that is also of the present step shows both steps' labels; in any other, what it did not show is ignored,
 since it may be of a class that came since.
 """
@@ -47,8 +47,9 @@ class Replay(Method):
         queues = []
         for name in classes:
             label = self._labels[name]
-            having = [scene for scene in shown if name in shown[scene]]
-            queues.append(sorted(having, key=lambda s: (-self._entries[s].class_counts[label], s)))
+            points = {scene: self._entries[scene].class_counts[label] for scene in shown}
+            having = [scene for scene in shown if name in shown[scene] and points[scene]]
+            queues.append(sorted(having, key=lambda scene: (-points[scene], scene)))
         kept = {}
         while len(kept) < min(self.scenes_kept, len(shown)):
             for queue in queues:
