@@ -1,6 +1,7 @@
 """benchmarks/suite.toml, read strictly: what the official runs are. docs/suite.md describes the file."""
 
 import itertools
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -11,6 +12,7 @@ import baselines  # noqa: F401  registers the methods
 from scannet_css.errors import InputError, did_you_mean
 from scannet_css.learning.method import Method, find_method, method_names, options_of
 from scannet_css.learning.recipe import Recipe
+from scannet_css.network import NETWORKS
 from scannet_css.protocols import load_protocol
 
 if sys.version_info >= (3, 11):
@@ -27,7 +29,7 @@ BLOCK = {
     "data": str,
     "protocols": list,
     "seeds": list,
-    "methods": list,
+    "methods": (list, str),
     "recipe": str,
     "settings": str,
     "grid": dict,
@@ -50,8 +52,10 @@ class Run:
 
     block: str
     data: DataSet
-    protocol: str
-    method: str
+    protocol: str  # as given to run.py: a name, or a path
+    protocol_name: str
+    method: str  # as given to run.py: a name, or path/to/file.py:Class
+    method_name: str
     settings: tuple[tuple[str, Any], ...]  # that differ from the method's defaults
     recipe_name: str
     recipe: tuple[tuple[str, Any], ...]
@@ -60,16 +64,21 @@ class Run:
     @property
     def label(self) -> str:
         """The method with the settings that are not its defaults."""
-        return self.method + "".join(f",{_option(name)}={value}" for name, value in self.settings)
+        return self.method_name + "".join(f",{_option(name)}={value}" for name, value in self.settings)
 
     @property
     def name(self) -> str:
-        return f"{self.block}/{self.protocol.split('/')[-1]}/{self.label}-seed{self.seed}"
+        return f"{self.block}/{self.protocol_name.split('/')[-1]}/{self.label}-seed{self.seed}"
 
-    def folder(self, runs: Path) -> Path:
-        network = dict(self.recipe).get("network", "default")
+    @property
+    def identity(self) -> tuple:
+        """The same for the same run in two blocks."""
+        return self.data.name, self.protocol_name, self.label, self.recipe_name, self.seed
+
+    def folder(self, runs: Path, network: str) -> Path:
+        """`network`: that of the whole recipe."""
         recipe = f"-{self.recipe_name}" if self.recipe_name else ""
-        place = runs / self.data.name / self.protocol.replace("/", "-") / self.label
+        place = runs / self.data.name / self.protocol_name.replace("/", "-") / self.label
         return place / f"{network}{recipe}-seed{self.seed}"
 
     def make_method(self) -> Method:
@@ -89,8 +98,8 @@ class Run:
 
 
 def read_suite(path: Path, root: Path) -> list[Run]:
-    """The runs of a suite file in its order, each once. `root`: what its folders are relative to. Raises
-    InputError naming file, place, key and what was expected."""
+    """The runs of a suite file in its order, those of two blocks in both. `root`: what its folders are
+    relative to. Raises InputError naming file, place, key and what was expected."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -108,7 +117,7 @@ def _runs(content: dict, root: Path) -> list[Run]:
     data = {name: _data_set(name, value, root) for name, value in content.get("data", {}).items()}
     recipes = {name: _recipe(name, value) for name, value in content.get("recipe", {}).items()}
     sets = {name: _settings_of_all(name, value) for name, value in content.get("settings", {}).items()}
-    runs: dict[tuple, Run] = {}
+    runs: list[Run] = []
     blocks = content.get("block", [])
     names = [block.get("name") for block in blocks if isinstance(block, dict)]
     for number, block in enumerate(blocks):
@@ -118,9 +127,8 @@ def _runs(content: dict, root: Path) -> list[Run]:
         _check(block, BLOCK, where)
         if names.count(block["name"]) > 1:
             raise InputError(f"{where}: the name occurs twice; expected one block of each name")
-        for run in _runs_of(block, where, data, recipes, sets):
-            runs.setdefault((run.data, run.protocol, run.label, run.recipe_name, run.seed), run)
-    return list(runs.values())
+        runs += _runs_of(block, where, data, recipes, sets)
+    return runs
 
 
 def _runs_of(block: dict, where: str, data: dict, recipes: dict, sets: dict) -> Iterator[Run]:
@@ -128,28 +136,40 @@ def _runs_of(block: dict, where: str, data: dict, recipes: dict, sets: dict) -> 
     recipe_name = block.get("recipe", "")
     recipe = _known(recipe_name, recipes, f"{where}: recipe") if recipe_name else {}
     chosen = _known(block["settings"], sets, f"{where}: settings") if "settings" in block else {}
-    methods = method_names() if block["methods"] == ["all"] else block["methods"]
-    for protocol in block["protocols"]:
-        try:
-            load_protocol(protocol)
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from None
+    methods = _our_methods() if block["methods"] in ("all", ["all"]) else block["methods"]
+    for key, values in (("protocols", block["protocols"]), ("methods", methods)):
+        if not isinstance(values, list) or not values or not all(isinstance(value, str) for value in values):
+            raise InputError(f"{where}: {key} is {values!r}; expected a list of names, at least one")
+    if not block["seeds"]:
+        raise InputError(f"{where}: seeds is []; expected whole numbers from 0, at least one")
     for seed in block["seeds"]:
         if type(seed) is not int or seed < 0:
             raise InputError(f"{where}: seed {seed!r}; expected whole numbers from 0")
-    for protocol, method, seed in itertools.product(block["protocols"], methods, block["seeds"]):
-        for point in _points(block.get("grid", {}), where):
-            settings = _checked_settings(method, {**chosen.get(method, {}), **point}, where)
+    points = list(_points(block.get("grid", {}), where))
+    try:
+        names = {protocol: load_protocol(protocol).name for protocol in block["protocols"]}
+        classes = {method: find_method(method) for method in methods}
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    for protocol, method, seed in itertools.product(names, classes, block["seeds"]):
+        for point in points:
             yield Run(
-                block["name"],
-                source,
-                protocol,
-                method,
-                settings,
-                recipe_name,
-                tuple(recipe.items()),
-                seed,
+                block=block["name"],
+                data=source,
+                protocol=protocol,
+                protocol_name=names[protocol],
+                method=method,
+                method_name=classes[method].name,
+                settings=_checked_settings(classes[method], {**chosen.get(method, {}), **point}, where),
+                recipe_name=recipe_name,
+                recipe=tuple(recipe.items()),
+                seed=seed,
             )
+
+
+def _our_methods() -> list[str]:
+    """The names of all methods of baselines/, not of those that a suite file brings."""
+    return [name for name in method_names() if find_method(name).__module__.startswith("baselines.")]
 
 
 def _points(grid: dict, where: str) -> Iterator[dict[str, Any]]:
@@ -160,16 +180,17 @@ def _points(grid: dict, where: str) -> Iterator[dict[str, Any]]:
         yield dict(zip(grid, values, strict=True))
 
 
-def _checked_settings(method: str, settings: dict, where: str) -> tuple[tuple[str, Any], ...]:
+def _checked_settings(method: type[Method], settings: dict, where: str) -> tuple[tuple[str, Any], ...]:
     """Those that differ from the defaults, in the method's order."""
+    options = {parameter.name: parameter for parameter in options_of(method)}
+    for name in settings:
+        if name not in options:
+            known, hint = ", ".join(options) or "none", did_you_mean(name, options)
+            raise InputError(
+                f"{where}: method {method.name!r} has no setting {name!r}{hint}; expected {known}"
+            )
     try:
-        found = find_method(method)
-        options = {parameter.name: parameter for parameter in options_of(found)}
-        for name in settings:
-            if name not in options:
-                known, hint = ", ".join(options) or "none", did_you_mean(name, options)
-                raise InputError(f"method {method!r} has no setting {name!r}{hint}; expected {known}")
-        made = found(**settings)
+        made = method(**settings)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     values = [(name, type(options[name].default)(getattr(made, name))) for name in options]  # 2 is 2.0
@@ -198,6 +219,10 @@ def _recipe(name: str, value: Any) -> dict[str, Any]:
         Recipe(**value)
     except InputError as error:
         raise InputError(f"recipe.{name}: {error}") from None
+    network = value.get("network")
+    if network is not None and network not in NETWORKS:
+        hint = did_you_mean(network, NETWORKS)
+        raise InputError(f"recipe.{name}: network is {network!r}{hint}; expected {', '.join(NETWORKS)}")
     return value
 
 
@@ -207,11 +232,15 @@ def _settings_of_all(name: str, value: Any) -> dict[str, dict]:
     for method, settings in value.items():
         if not isinstance(settings, dict):
             raise InputError(f"settings.{name}.{method} is {settings!r}; expected a table of settings")
-        _checked_settings(method, settings, f"settings.{name}.{method}")
+        try:
+            found = find_method(method)
+        except InputError as error:
+            raise InputError(f"settings.{name}: {error}") from None
+        _checked_settings(found, settings, f"settings.{name}.{method}")
     return value
 
 
-def _check(value: Any, kinds: dict[str, type], where: str, optional: tuple[str, ...] = OPTIONAL) -> None:
+def _check(value: Any, kinds: dict[str, Any], where: str, optional: tuple[str, ...] = OPTIONAL) -> None:
     """Raises InputError for a key that is not known, missing or of another type."""
     if not isinstance(value, dict):
         raise InputError(f"{where} is {value!r}; expected a table with {', '.join(kinds)}")
@@ -221,11 +250,17 @@ def _check(value: Any, kinds: dict[str, type], where: str, optional: tuple[str, 
                 f"{where}: unknown key {key!r}{did_you_mean(key, kinds)}; expected {', '.join(kinds)}"
             )
         kind = kinds[key]
-        if type(found) is not kind and not (kind is float and type(found) is int):
-            raise InputError(f"{where}: {key} is {found!r}; expected {_WORDS.get(kind, kind.__name__)}")
+        if not _is_of(found, kind):
+            raise InputError(f"{where}: {key} is {found!r}; expected {_WORDS[kind]}")
     for key in kinds:
         if key not in value and key not in optional:
             raise InputError(f"{where}: {key} is missing")
+
+
+def _is_of(value: Any, kind: type | tuple[type, ...]) -> bool:
+    if kind is float:  # 2 is 2.0; TOML also has inf and nan
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (kind if isinstance(kind, tuple) else (kind,))
 
 
 _WORDS = {
@@ -234,6 +269,7 @@ _WORDS = {
     float: "a number",
     bool: "true or false",
     list: "a list",
+    (list, str): 'a list, or "all"',
     dict: "a table",
 }
 

@@ -9,7 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
+from suite import main
+from suite_file import read_suite
 
+from scannet_css.errors import InputError
+from scannet_css.learning.method import find_method, method_names
+from scannet_css.protocols import protocol_names
 from scannet_css.results.record import load_record
 
 ROOT = Path(__file__).parents[2]
@@ -63,13 +68,13 @@ def suite(tmp_path, small_set, three_steps):
     return write
 
 
-def test_runs_what_is_missing_and_nothing_twice(suite, command_line, tmp_path):
+def test_runs_what_is_missing_and_nothing_twice(suite, command_line, tmp_path, capsys):
     path, runs = suite(), tmp_path / "runs"
-    arguments = ("--suite", path, "--runs", runs)
-    dry = command_line("benchmarks/suite.py", *arguments, "--dry-run")
-    assert dry.returncode == 0, dry.stderr
-    assert "3 runs: 0 done, 3 left, unknown time" in dry.stdout  # the grid's first point is the pair's second
-    assert dry.stdout.count("with its base step") == 3 and not runs.exists()
+    arguments = ("--suite", str(path), "--runs", str(runs))
+    assert main([*arguments, "--dry-run"]) == 0
+    dry = capsys.readouterr().out
+    assert "3 runs: 0 done, 3 left, unknown time" in dry  # the grid's first point is the pair's second
+    assert dry.count("with its base step") == 3 and not runs.exists()
 
     first = command_line("benchmarks/suite.py", *arguments, "--only", "pair", "--jobs", 2, "--threads", 1)
     assert first.returncode == 0, first.stdout + first.stderr
@@ -77,43 +82,59 @@ def test_runs_what_is_missing_and_nothing_twice(suite, command_line, tmp_path):
     assert len(list((runs / "base").iterdir())) == 1
     times = [json.loads(line) for line in (runs / "suite.jsonl").read_text().splitlines()]
     assert [row["base"] for row in times] == [True, False]  # the second waited for the first one's base
+    folder = runs / "small" / "three-steps" / "lgkd,novel-weight=2.0" / "minkunet14s-fast-seed0"
+    assert load_record(folder / "record.json").method.settings["novel_weight"] == 2.0
 
-    dry = command_line("benchmarks/suite.py", *arguments, "--dry-run")
-    assert "3 runs: 2 done, 1 left, about 0 min" in dry.stdout and "base step" not in dry.stdout
-    assert command_line("benchmarks/suite.py", *arguments).returncode == 0
-    records = {path: load_record(path) for path in runs.rglob("record.json")}
-    weights = [
-        record.method.settings["novel_weight"] for record in records.values() if record.method.settings
-    ]
-    assert sorted(weights) == [0.0, 2.0]
-    bytes_before = {path: path.read_bytes() for path in records}
-    again = command_line("benchmarks/suite.py", *arguments)
-    assert again.returncode == 0 and "3 runs: 3 done, 0 left" in again.stdout
+    assert main([*arguments, "--dry-run", "--only", "pair,weights"]) == 0
+    dry = capsys.readouterr().out
+    assert "3 runs: 2 done, 1 left, about 0 min" in dry and "base step" not in dry
+    bytes_before = {path: path.read_bytes() for path in runs.rglob("record.json")}
+    again = command_line("benchmarks/suite.py", *arguments, "--only", "pair")
+    assert again.returncode == 0 and "2 runs: 2 done, 0 left" in again.stdout
     assert bytes_before == {path: path.read_bytes() for path in runs.rglob("record.json")}
 
+    other = ["--suite", str(suite(epochs=2)), "--runs", str(runs), "--dry-run"]
+    with pytest.raises(InputError, match=r"record.json: not of .* \(base_epochs 1, expected 2\)"):
+        main(other)
 
-def test_a_stopped_suite_leaves_no_process_and_goes_on(suite, command_line, tmp_path):
-    path, runs = suite(epochs=40), tmp_path / "runs"
-    command = [sys.executable, "benchmarks/suite.py", "--suite", path, "--runs", runs, "--only", "pair"]
-    process = subprocess.Popen(list(map(str, command)), cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    while process.poll() is None and not list(runs.rglob("metrics.jsonl")):
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-    assert process.returncode == 75
-    assert [pid for pid in os.listdir("/proc") if pid.isdigit() and _mentions(pid, str(runs))] == []
-    path = suite(epochs=40)
-    again = command_line("benchmarks/suite.py", "--suite", path, "--runs", runs, "--only", "pair")
-    assert again.returncode == 0, again.stdout
-    epochs = [
-        json.loads(line)["iteration"] for log in runs.rglob("base/*/metrics.jsonl") for line in log.open()
-    ]
-    assert epochs == list(range(len(epochs)))  # no iteration of the base step twice
+
+def test_a_killed_or_stopped_suite_leaves_no_process_and_goes_on(suite, command_line, tmp_path):
+    arguments = ("--suite", suite(epochs=12), "--runs", tmp_path / "runs", "--only", "*/finetune*")
+    for number, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 75)):
+        before = len(_iterations(tmp_path))
+        command = [sys.executable, "benchmarks/suite.py", *map(str, arguments)]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
+            while process.poll() is None and len(_iterations(tmp_path)) == before:
+                time.sleep(0.02)
+            process.send_signal(number)
+        assert process.returncode == code
+        deadline = time.monotonic() + 30
+        while number == signal.SIGKILL and _processes(tmp_path) and time.monotonic() < deadline:
+            time.sleep(0.05)  # they write a checkpoint
+        assert _processes(tmp_path) == []
+    again = command_line("benchmarks/suite.py", *arguments)
+    assert again.returncode == 0 and "1/1 pair/three-steps/finetune-seed0: old" in again.stdout, again.stdout
+    iterations = _iterations(tmp_path)
+    assert iterations == list(range(len(iterations))) and len(iterations) >= 12  # none of them twice
+    row = json.loads((tmp_path / "runs" / "suite.jsonl").read_text())
+    assert row["goes_on"] and row["base"]
+    dry = command_line("benchmarks/suite.py", *arguments[:4], "--dry-run")
+    assert "3 runs: 1 done, 2 left, unknown time" in dry.stdout  # what was stopped is no measure
+
+
+def _iterations(folder):
+    """Of the base step, as they were logged."""
+    logs = folder.rglob("base/*/metrics.jsonl")
+    return [json.loads(line)["iteration"] for log in logs for line in log.read_text().splitlines()]
+
+
+def _processes(folder):
+    return [pid for pid in os.listdir("/proc") if pid.isdigit() and _mentions(pid, str(folder))]
 
 
 def _mentions(pid, text):
     try:
-        return text in Path(f"/proc/{pid}/cmdline").read_text()
+        return text in Path(f"/proc/{pid}/cmdline").read_text() and int(pid) != os.getpid()
     except OSError:
         return False
 
@@ -132,12 +153,49 @@ def test_a_failing_run_is_named_and_the_others_go_on(suite, command_line, tmp_pa
 
 
 def test_data_that_are_not_there_are_named(suite, command_line, tmp_path, small_set):
-    path = suite(str(small_set), str(tmp_path / "nowhere"))
-    done = command_line("benchmarks/suite.py", "--suite", path, "--runs", tmp_path / "runs")
+    nowhere = tmp_path / "nowhere"
+    arguments = ("--suite", suite(str(small_set), str(nowhere)), "--runs", tmp_path / "runs")
+    done = command_line("benchmarks/suite.py", *arguments)
     assert done.returncode == 0
-    assert f"3 wait for {tmp_path / 'nowhere'}, which is not prepared" in done.stdout
-    only = command_line("benchmarks/suite.py", "--suite", path, "--runs", tmp_path / "runs", "--only", "pair")
-    assert only.returncode == 2 and "none of these runs has its data" in only.stderr
+    assert f"3 wait for {nowhere}, which is not prepared" in done.stdout
+    only = command_line("benchmarks/suite.py", *arguments, "--only", "pair")
+    assert only.returncode == 2
+    assert f"--only pair: {nowhere} is not prepared" in only.stderr and only.stderr.count("\n") == 1
+
+
+def test_a_dry_run_names_runs_whose_rooms_are_made_first(suite, tmp_path, small_set, capsys):
+    make = "make = { train = 10, val = 4, seed = 0, vertices = 2500, voxel_size = 0.15 }"
+    path = suite(f'folder = "{small_set}"', f'folder = "{tmp_path / "rooms"}"\n{make}')
+    assert main(["--suite", str(path), "--runs", str(tmp_path / "runs"), "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "3 runs: 0 done, 3 left, unknown time" in shown and "3 need" in shown
+    assert not (tmp_path / "rooms").exists()
+
+
+def test_a_block_holds_its_runs_also_where_another_block_has_them_too(suite, tmp_path, capsys):
+    def shown(*only):
+        assert main(["--suite", str(path), "--runs", str(tmp_path / "runs"), "--dry-run", *only]) == 0
+        return [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+
+    path = suite()
+    mine, other = "three-steps/lgkd,novel-weight=2.0-seed0", "three-steps/lgkd,novel-weight=0.0-seed0"
+    assert shown() == ["pair/three-steps/finetune-seed0", f"pair/{mine}", f"weights/{other}"]
+    assert shown("--only", "weights") == [f"weights/{mine}", f"weights/{other}"]
+    assert shown("--only", f"weights/{other}") == [f"weights/{other}"]  # the comma is the name's
+    assert shown("--only", "*/finetune*, weights") == [shown()[0], f"weights/{mine}", f"weights/{other}"]
+    with pytest.raises(InputError, match=r"--only 'wieghts': .* \(did you mean 'weights'\?\)"):
+        main(["--suite", str(path), "--only", "pair,wieghts"])
+
+
+def test_a_method_from_a_file_goes_by_its_name(suite, tmp_path):
+    (tmp_path / "own.py").write_text(
+        "from dataclasses import dataclass\nfrom scannet_css.learning.method import Method\n\n"
+        "@dataclass\nclass Own(Method):\n    name = 'own-of-suite'\n"
+    )
+    (run,) = read_suite(suite('["finetune", "lgkd"]', f'["{tmp_path}/own.py:Own"]'), ROOT)[:1]
+    place = Path("runs/small/three-steps/own-of-suite/minkunet14s-fast-seed0")
+    assert run.folder(Path("runs"), "minkunet14s") == place
+    assert run.arguments()[:2] == ["--method", f"{tmp_path}/own.py:Own"]
 
 
 BAD = [
@@ -155,15 +213,21 @@ BAD = [
     ("[5.0]", "5.0", "block 'weights': grid.background_weight is 5.0; expected a list of values"),
     ("[[block]]", "[[blok]]", "the file: unknown key 'blok' (did you mean 'block'?)"),
     ("[[block]]", "[block]]", "not TOML"),
+    ("seeds = [0]", "seeds = []", "block 'pair': seeds is []; expected whole numbers from 0, at least one"),
+    ('["finetune", "lgkd"]', "[1]", "block 'pair': methods is [1]; expected a list of names"),
+    ('["finetune", "lgkd"]', "1", "block 'pair': methods is 1; expected a list, or \"all\""),
+    ("minkunet14s", "minkunet14", "recipe.fast: network is 'minkunet14' (did you mean 'minkunet14"),
+    (
+        "epochs = 1\nbatch",
+        "learning_rate = inf\nbatch",
+        "learning_rate is inf; expected a number",
+    ),
+    ("novel_weight = 2", "novel_weight = true", "novel_weight is True; expected a finite number"),
 ]
 
 
 @pytest.mark.parametrize("old, new, message", BAD)
 def test_a_bad_suite_file_is_one_line(old, new, message, suite, tmp_path):
-    from suite import main
-
-    from scannet_css.errors import InputError
-
     with pytest.raises(InputError) as caught:
         main(["--suite", str(suite(old, new)), "--runs", str(tmp_path / "runs")])
     assert message in str(caught.value) and str(tmp_path / "suite.toml") in str(caught.value)
@@ -171,11 +235,6 @@ def test_a_bad_suite_file_is_one_line(old, new, message, suite, tmp_path):
 
 
 def test_the_official_suite_names_every_protocol_and_method():
-    from suite_file import read_suite
-
-    from scannet_css.learning.method import find_method, method_names
-    from scannet_css.protocols import protocol_names
-
     runs = read_suite(ROOT / "benchmarks" / "suite.toml", ROOT)
     assert {run.protocol for run in runs} == set(protocol_names())
     ours = {name for name in method_names() if find_method(name).__module__.startswith("baselines.")}
