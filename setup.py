@@ -19,6 +19,7 @@ setup(
         "tensorboard>=2.14",
         "tqdm>=4.64",
         "pillow>=10.1",
+        'tomli>=2.0; python_version < "3.11"',  # the suite file; later Pythons have tomllib
     ],
     extras_require={
         "minkowski": ["MinkowskiEngine"],  # no wheels: only for those who build it themselves
