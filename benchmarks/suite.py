@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -49,16 +50,23 @@ class Runner:
         """How many runs failed. Raises Stop, after all processes have ended, if a signal says so."""
         for number in SIGNALS:
             signal.signal(number, self._on_signal)
-        while self.left or self.running:
-            while self._stop is None and len(self.running) < self.jobs and (job := self._next()):
-                self._start(job)
-            for job in [job for job in self.running if job.process.poll() is not None]:
-                self.running.remove(job)
-                self._end(job)
-            if self._stop and not self.running:
-                _leave(self._stop)
-            time.sleep(POLL)
+        try:
+            while self.left or self.running:
+                self._turn()
+                time.sleep(POLL)
+        finally:  # none is running, unless this raises an error of its own
+            for job in self.running:
+                job.process.terminate()
         return len(self.failed)
+
+    def _turn(self) -> None:
+        while self._stop is None and len(self.running) < self.jobs and (job := self._next()):
+            self._start(job)
+        for job in [job for job in self.running if job.process.poll() is not None]:
+            self.running.remove(job)
+            self._end(job)
+        if self._stop and not self.running:
+            _leave(self._stop)
 
     def _next(self) -> Job | None:
         """The first job whose base step nobody is training."""
@@ -73,15 +81,19 @@ class Runner:
         job.goes_on = job.is_begun
         job.folder.mkdir(parents=True, exist_ok=True)
         job.trains_base, job.started = not job.base_exists, time.monotonic()
-        script, folders = (
-            str(ROOT / "benchmarks" / "run.py"),
-            ("--runs", self.suite.folder, "--run", job.folder),
-        )
-        command = [sys.executable, script, *job.run.arguments(), *map(str, folders)]
+        command = [sys.executable, str(ROOT / "benchmarks" / "run.py"), *job.run.arguments()]
+        command += [
+            "--runs",
+            str(self.suite.folder),
+            "--run",
+            str(job.folder),
+            "--threads",
+            str(self.threads),
+        ]
         with open(job.folder / "suite.log", "ab") as log:
             job.log_start = log.tell()
             job.process = subprocess.Popen(
-                [*command, "--threads", str(self.threads)],
+                command,
                 stdout=log,
                 stderr=log,
                 env={**os.environ, "OMP_NUM_THREADS": str(self.threads)},
@@ -119,35 +131,47 @@ def main(arguments: Sequence[str]) -> int:
         if value is not None and value < 1:
             raise InputError(f"--{name} {value}: expected at least 1")
     runs = _chosen(read_suite(options.suite, ROOT), options.only)
-    if not options.dry_run:  # data may be made now
-        for number in SIGNALS:
+    if not options.dry_run:
+        _check_named_blocks(runs, options.only)
+        for number in SIGNALS:  # synthetic rooms may be made now
             signal.signal(number, lambda received, frame: _leave(signal.Signals(received)))
     suite = Suite(runs, options.runs, makes_data=not options.dry_run)
     threads = options.threads or max(1, (os.cpu_count() or 1) // options.jobs)
+    _print_plan(suite, options.jobs, names=options.dry_run)
+    if options.dry_run:
+        return 0
+    return 1 if Runner(suite, options.jobs, threads).run() else 0
+
+
+def _check_named_blocks(runs: list[Run], only: list[str]) -> None:
+    """Raises InputError for a block that is asked for by its name and has no data."""
+    patterns = _patterns(only, runs)
+    for run in runs:
+        if run.block in patterns and not run.data.make and not run.data.is_there:
+            raise InputError(f"--only {run.block}: {_shown(run.data.folder)} is not prepared (docs/data.md)")
+
+
+def _print_plan(suite: Suite, jobs: int, names: bool) -> None:
+    """What is left and what it will take; with `names` run by run."""
     to_make = [run for run in suite.without_data if run.data.make]
     waiting = [run for run in suite.without_data if not run.data.make]
-    left = len(suite.left) + len(to_make)
+    done, left = len(suite.done), len(suite.left) + len(to_make)
     seconds = None if to_make else suite.seconds_left(suite.left)
-    print(f"{len(runs)} runs: {len(suite.done)} done, {left} left, {_left(seconds, options.jobs)}")
-    for chosen, state in (
-        (waiting, "wait for {}, which is not prepared (docs/data.md)"),
-        (to_make, "need {}, made first"),
-    ):
-        for folder in dict.fromkeys(run.data.folder for run in chosen):
-            number = sum(run.data.folder == folder for run in chosen)
-            shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
-            print(f"{number} {state.format(shown)}", flush=True)
-    if options.dry_run:
+    print(f"{done + left + len(waiting)} runs: {done} done, {left} left, {_left(seconds, jobs)}")
+    for folder, number in Counter(run.data.folder for run in waiting).items():
+        print(f"{number} wait for {_shown(folder)}, which is not prepared (docs/data.md)")
+    for folder, number in Counter(run.data.folder for run in to_make).items():
+        print(f"{number} need {_shown(folder)}, which is made first")
+    if names:
         for job in suite.left:
             print(f"  {job.run.name}{'' if job.base_exists else '  (with its base step)'}")
         for run in to_make:
             print(f"  {run.name}  (with its data)")
-        return 0
-    asked_for = [run for run in waiting if run.block in _patterns(options.only, runs)]
-    if asked_for:
-        block, folder = asked_for[0].block, asked_for[0].data.folder
-        raise InputError(f"--only {block}: {folder} is not prepared (docs/data.md)")
-    return 1 if Runner(suite, options.jobs, threads).run() else 0
+    sys.stdout.flush()
+
+
+def _shown(folder: Path) -> Path:
+    return folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -228,6 +252,7 @@ def _leave(received: signal.Signals) -> NoReturn:
 
 def _die_with(parent: int) -> None:
     """On Linux: a killed suite takes its runs along, with checkpoints."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # ours would swallow it until exec
     _LIBC.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
     if os.getppid() != parent:  # it ended before the line above
         os._exit(1)

@@ -45,6 +45,15 @@ class DataSet:
     folder: Path
     make: dict[str, Any] | None
 
+    @property
+    def prepared(self) -> Path:
+        """The folder of prepared scenes."""
+        return self.folder / "prepared" if self.make else self.folder
+
+    @property
+    def is_there(self) -> bool:
+        return (self.prepared / "manifest.json").exists()
+
 
 @dataclass(frozen=True)
 class Run:
@@ -90,11 +99,7 @@ class Run:
         for name, value in (*self.recipe, *self.settings):
             text = str(value).lower() if isinstance(value, bool) else str(value)
             options += [f"--{_option(name)}", text]
-        return [
-            *options,
-            "--data",
-            str(self.data.folder / "prepared" if self.data.make else self.data.folder),
-        ]
+        return [*options, "--data", str(self.data.prepared)]
 
 
 def read_suite(path: Path, root: Path) -> list[Run]:

@@ -109,11 +109,9 @@ class Suite:
     def _manifest(self, run: Run, makes_data: bool) -> Manifest | None:
         data = run.data
         if data.name not in self._manifests:
-            folder = data.folder / "prepared" if data.make else data.folder
-            if data.make and makes_data and not (folder / "manifest.json").exists():
+            if data.make and makes_data and not data.is_there:
                 make_synthetic_set(data.folder, **data.make)
-            exists = (folder / "manifest.json").exists()
-            self._manifests[data.name] = load_manifest(folder) if exists else None
+            self._manifests[data.name] = load_manifest(data.prepared) if data.is_there else None
         return self._manifests[data.name]
 
     def _job(self, run: Run, setting: Setting) -> Job | None:

@@ -14,6 +14,7 @@ from suite_file import read_suite
 
 from scannet_css.errors import InputError
 from scannet_css.learning.method import find_method, method_names
+from scannet_css.learning.stopping import SIGNALS
 from scannet_css.protocols import protocol_names
 from scannet_css.results.record import load_record
 
@@ -68,43 +69,65 @@ def suite(tmp_path, small_set, three_steps):
     return write
 
 
-def test_runs_what_is_missing_and_nothing_twice(suite, command_line, tmp_path, capsys):
-    path, runs = suite(), tmp_path / "runs"
-    arguments = ("--suite", str(path), "--runs", str(runs))
-    assert main([*arguments, "--dry-run"]) == 0
-    dry = capsys.readouterr().out
-    assert "3 runs: 0 done, 3 left, unknown time" in dry  # the grid's first point is the pair's second
-    assert dry.count("with its base step") == 3 and not runs.exists()
+@pytest.fixture
+def suite_here(capsys):
+    """`suite_here(*arguments)` runs the command in this process: its exit code, and what it prints."""
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    yield lambda *arguments: (main([str(argument) for argument in arguments]), capsys.readouterr().out)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
-    first = command_line("benchmarks/suite.py", *arguments, "--only", "pair", "--jobs", 2, "--threads", 1)
-    assert first.returncode == 0, first.stdout + first.stderr
-    assert "2 runs: 0 done, 2 left" in first.stdout and "2/2 pair/three-steps" in first.stdout
+
+def test_runs_what_is_missing_and_nothing_twice(suite, suite_here, tmp_path):
+    path, runs = suite(), tmp_path / "runs"
+    arguments = ("--suite", path, "--runs", runs)
+    code, shown = suite_here(*arguments, "--dry-run")
+    assert (
+        code == 0 and "3 runs: 0 done, 3 left, unknown time" in shown
+    )  # pair and weights have one in common
+    assert shown.count("with its base step") == 3 and not runs.exists()
+
+    # one that fails is named, and the others are run
+    suite('methods = ["finetune", "lgkd"]', 'methods = ["replay", "finetune", "lgkd"]')
+    code, shown = suite_here(*arguments, "--only", "pair", "--jobs", 2, "--threads", 1)
+    assert code == 1 and "3 runs: 0 done, 3 left" in shown and "3/3 pair/three-steps/lgkd" in shown
+    assert "1/3 pair/three-steps/replay-seed0: failed with exit code 2: " in shown
+    assert "expected at most the 10" in shown
     assert len(list((runs / "base").iterdir())) == 1
     times = [json.loads(line) for line in (runs / "suite.jsonl").read_text().splitlines()]
     assert [row["base"] for row in times] == [True, False]  # the second waited for the first one's base
     folder = runs / "small" / "three-steps" / "lgkd,novel-weight=2.0" / "minkunet14s-fast-seed0"
     assert load_record(folder / "record.json").method.settings["novel_weight"] == 2.0
 
-    assert main([*arguments, "--dry-run", "--only", "pair,weights"]) == 0
-    dry = capsys.readouterr().out
-    assert "3 runs: 2 done, 1 left, about 0 min" in dry and "base step" not in dry
+    suite()
+    code, shown = suite_here(*arguments, "--dry-run", "--only", "pair,weights")
+    assert "3 runs: 2 done, 1 left, about 0 min" in shown and "base step" not in shown
     bytes_before = {path: path.read_bytes() for path in runs.rglob("record.json")}
-    again = command_line("benchmarks/suite.py", *arguments, "--only", "pair")
-    assert again.returncode == 0 and "2 runs: 2 done, 0 left" in again.stdout
+    code, shown = suite_here(*arguments, "--only", "pair")
+    assert code == 0 and "2 runs: 2 done, 0 left" in shown
     assert bytes_before == {path: path.read_bytes() for path in runs.rglob("record.json")}
 
-    other = ["--suite", str(suite(epochs=2)), "--runs", str(runs), "--dry-run"]
+    suite(epochs=2)
     with pytest.raises(InputError, match=r"record.json: not of .* \(base_epochs 1, expected 2\)"):
-        main(other)
+        suite_here(*arguments, "--dry-run")
 
 
-def test_a_killed_or_stopped_suite_leaves_no_process_and_goes_on(suite, command_line, tmp_path):
-    arguments = ("--suite", suite(epochs=12), "--runs", tmp_path / "runs", "--only", "*/finetune*")
+def test_a_killed_or_stopped_suite_leaves_no_process_and_goes_on(suite, suite_here, tmp_path):
+    arguments = (
+        "--suite",
+        suite(epochs=3),
+        "--runs",
+        tmp_path / "runs",
+        "--only",
+        "*/finetune*",
+        "--threads",
+        1,
+    )
     for number, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 75)):
-        before = len(_iterations(tmp_path))
+        before = len(_iterations(tmp_path, "*"))
         command = [sys.executable, "benchmarks/suite.py", *map(str, arguments)]
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
-            while process.poll() is None and len(_iterations(tmp_path)) == before:
+            while process.poll() is None and len(_iterations(tmp_path, "*")) == before:
                 time.sleep(0.02)
             process.send_signal(number)
         assert process.returncode == code
@@ -112,19 +135,19 @@ def test_a_killed_or_stopped_suite_leaves_no_process_and_goes_on(suite, command_
         while number == signal.SIGKILL and _processes(tmp_path) and time.monotonic() < deadline:
             time.sleep(0.05)  # they write a checkpoint
         assert _processes(tmp_path) == []
-    again = command_line("benchmarks/suite.py", *arguments)
-    assert again.returncode == 0 and "1/1 pair/three-steps/finetune-seed0: old" in again.stdout, again.stdout
-    iterations = _iterations(tmp_path)
-    assert iterations == list(range(len(iterations))) and len(iterations) >= 12  # none of them twice
+    code, shown = suite_here(*arguments)
+    assert code == 0 and "1/1 pair/three-steps/finetune-seed0: old" in shown
+    iterations = _iterations(tmp_path, "base/*")
+    assert iterations == list(range(len(iterations))) and len(iterations) >= 3  # none of them twice
     row = json.loads((tmp_path / "runs" / "suite.jsonl").read_text())
-    assert row["goes_on"] and row["base"]
-    dry = command_line("benchmarks/suite.py", *arguments[:4], "--dry-run")
-    assert "3 runs: 1 done, 2 left, unknown time" in dry.stdout  # what was stopped is no measure
+    assert row["goes_on"]
+    code, shown = suite_here(*arguments[:4], "--dry-run")
+    assert "3 runs: 1 done, 2 left, unknown time" in shown  # what was stopped is no measure
 
 
-def _iterations(folder):
-    """Of the base step, as they were logged."""
-    logs = folder.rglob("base/*/metrics.jsonl")
+def _iterations(folder, step):
+    """Of a step, as they were logged."""
+    logs = folder.rglob(f"{step}/metrics.jsonl")
     return [json.loads(line)["iteration"] for log in logs for line in log.read_text().splitlines()]
 
 
@@ -139,43 +162,27 @@ def _mentions(pid, text):
         return False
 
 
-def test_a_failing_run_is_named_and_the_others_go_on(suite, command_line, tmp_path):
-    path, runs = (
-        suite('methods = ["finetune", "lgkd"]', 'methods = ["replay", "finetune"]'),
-        tmp_path / "runs",
-    )
-    done = command_line("benchmarks/suite.py", "--suite", path, "--runs", runs, "--only", "pair")
-    assert done.returncode == 1
-    assert (
-        "1/2 pair/three-steps" in done.stdout and "scenes_kept is 100; expected at most the 10" in done.stdout
-    )
-    assert len(list(runs.rglob("record.json"))) == 1
-
-
-def test_data_that_are_not_there_are_named(suite, command_line, tmp_path, small_set):
+def test_data_that_are_not_there_are_named(suite, suite_here, tmp_path, small_set):
     nowhere = tmp_path / "nowhere"
     arguments = ("--suite", suite(str(small_set), str(nowhere)), "--runs", tmp_path / "runs")
-    done = command_line("benchmarks/suite.py", *arguments)
-    assert done.returncode == 0
-    assert f"3 wait for {nowhere}, which is not prepared" in done.stdout
-    only = command_line("benchmarks/suite.py", *arguments, "--only", "pair")
-    assert only.returncode == 2
-    assert f"--only pair: {nowhere} is not prepared" in only.stderr and only.stderr.count("\n") == 1
+    code, shown = suite_here(*arguments)
+    assert code == 0 and f"3 wait for {nowhere}, which is not prepared" in shown
+    with pytest.raises(InputError, match=f"^--only pair: {nowhere} is not prepared"):
+        suite_here(*arguments, "--only", "pair")
 
 
-def test_a_dry_run_names_runs_whose_rooms_are_made_first(suite, tmp_path, small_set, capsys):
+def test_a_dry_run_names_runs_whose_rooms_are_made_first(suite, suite_here, tmp_path, small_set):
     make = "make = { train = 10, val = 4, seed = 0, vertices = 2500, voxel_size = 0.15 }"
     path = suite(f'folder = "{small_set}"', f'folder = "{tmp_path / "rooms"}"\n{make}')
-    assert main(["--suite", str(path), "--runs", str(tmp_path / "runs"), "--dry-run"]) == 0
-    shown = capsys.readouterr().out
-    assert "3 runs: 0 done, 3 left, unknown time" in shown and "3 need" in shown
+    code, shown = suite_here("--suite", path, "--runs", tmp_path / "runs", "--dry-run")
+    assert code == 0 and "3 runs: 0 done, 3 left, unknown time" in shown and "3 need" in shown
     assert not (tmp_path / "rooms").exists()
 
 
-def test_a_block_holds_its_runs_also_where_another_block_has_them_too(suite, tmp_path, capsys):
+def test_a_block_holds_its_runs_also_where_another_block_has_them_too(suite, suite_here, tmp_path):
     def shown(*only):
-        assert main(["--suite", str(path), "--runs", str(tmp_path / "runs"), "--dry-run", *only]) == 0
-        return [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+        _, text = suite_here("--suite", path, "--runs", tmp_path / "runs", "--dry-run", *only)
+        return [line.split()[0] for line in text.splitlines() if line.startswith("  ")]
 
     path = suite()
     mine, other = "three-steps/lgkd,novel-weight=2.0-seed0", "three-steps/lgkd,novel-weight=0.0-seed0"
