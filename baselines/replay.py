@@ -2,9 +2,9 @@
 Robins, "Catastrophic forgetting, rehearsal and pseudorehearsal", Connection Science 1995).
 
 The memory holds `scenes_kept` whole scenes with the labels that were shown when they were of the step, chosen
-after each step: the classes seen take turns, each with the scene that has most of its points, as long as there
-is one. A kept scene that is also of the present step shows both steps' labels; in any other, what it did not
-show is ignored, since it may be of a class that came since.
+after each step: the classes seen take turns, each with the scene that has most of its points, as long as
+there is one. A kept scene that is also of the present step shows both steps' labels; in any other, what it did
+not show is ignored, since it may be of a class that came since.
 """
 
 from dataclasses import dataclass
