@@ -1,10 +1,10 @@
 """Replay: cross-entropy on the step's scenes and on a memory of earlier ones (experience replay, as in A.
 Robins, "Catastrophic forgetting, rehearsal and pseudorehearsal", Connection Science 1995).
 
-The memory holds `scenes_kept` whole scenes with the labels that were shown when they were of the step, chosen
-after each step: the classes seen take turns, each with the scene that has most of its points, as long as there is one. A kept scene
-that is also of the present step shows both steps' labels; in any other, what it did not show is ignored,
-since it may be of a class that came since.
+The memory holds `scenes_kept` whole scenes with the labels that were shown when they were of the step,
+chosen after each step: the classes seen take turns, each with the scene that has most of its points, as
+long as there is one. A kept scene that is also of the present step shows both steps' labels; in any other,
+what it did not show is ignored, since it may be of a class that came since.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,5 @@
-"""Renders the tables and pictures of docs/results.md from benchmarks/records; a test compares them.
+"""Renders the tables and pictures of docs/results.md and the table of REPRODUCIBILITY.md from
+benchmarks/records; a test compares them.
 
     python docs/render_results.py
     python docs/render_results.py --records runs/study --out build/preview  # a look at unfinished runs
@@ -11,6 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from published import reproducibility
 from results_data import (
     PROTOCOLS,
     SEED,
@@ -31,6 +33,7 @@ from scannet_css.results.record import Record
 
 DOCS = Path(__file__).resolve().parent
 RECORDS = DOCS.parent / "benchmarks" / "records"
+REPRODUCIBILITY = DOCS.parent / "REPRODUCIBILITY.md"
 NOTHING = "no records yet"
 COLUMNS = ("old", "new", "all", "average", "hiou", "forgetting")
 PART = re.compile(r"(<!-- begin (\S+) -->\n)(.*?)(<!-- end \2 -->)", re.DOTALL)
@@ -53,6 +56,9 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     results = Results(load_records(options.records))
     write_atomic(options.out / "results.md", filled((DOCS / "results.md").read_text("utf-8"), parts(results)))
+    table = {"reproducibility": reproducibility(results)}
+    beside = options.out.parent if options.out == DOCS else options.out
+    write_atomic(beside / REPRODUCIBILITY.name, filled(REPRODUCIBILITY.read_text("utf-8"), table))
 
     from plots import draw  # the tables do without matplotlib
 

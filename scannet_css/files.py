@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -73,9 +74,14 @@ def _umask() -> int:
     return current
 
 
+_NUMBERS = re.compile(r"\[\n([\s\d,.eE+-]*)\]")
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Writes `value` as readable JSON, atomically; NaN and infinity are refused (ValueError)."""
-    write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    # A list of numbers is a line: a matrix reads as one. No JSON text holds a bare newline.
+    write_atomic(path, _NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n")
 
 
 def digest_file(path: str | Path) -> str:

@@ -23,8 +23,6 @@ from scannet_css.learning.method import Method, find_method, method_names
 DRIVER = ROOT / "tests" / "learning" / "killed_at.py"
 # A point that a run comes to only if its method looks at scenes before or after a step
 LOOKING = "a method finds something out"
-
-
 WITHOUT_A_LOOK = ("rcil", "lgkd+rcil", "pi", "rw", "replay")  # their `end` goes over no scenes
 HOOKS = ("begin", "end", "adapt", "updated", "predict")
 # One for each mechanism: none, sums before a step, exchanged modules, what every update adds up.
@@ -38,9 +36,13 @@ def does_more_than_a_loss(name):
 
 
 METHODS = [*FEW, *(name for name in method_names() if does_more_than_a_loss(name) and name not in FEW)]
-each_method = pytest.mark.parametrize(
-    "method", [pytest.param(name, marks=() if name in FEW else pytest.mark.deep) for name in METHODS]
-)
+
+
+def each_method(normally):
+    """Those of the normal run, and in the deep one all."""
+    return pytest.mark.parametrize(
+        "method", [pytest.param(name, marks=() if name in normally else pytest.mark.deep) for name in METHODS]
+    )
 
 
 def counts(few, many):
@@ -49,7 +51,7 @@ def counts(few, many):
 
 
 @counts(2, 50)
-@each_method
+@each_method(FEW)
 def test_random_kills(method, count, command, whole):
     """Several kills of one run, each somewhere in what a whole run takes; when it is done, the next one."""
     expected, seconds = whole(method)
@@ -80,7 +82,7 @@ def comes_to(name, point):
     return point != LOOKING or (looks and name not in WITHOUT_A_LOOK)
 
 
-@each_method
+@each_method(["lgkd+plop3d"])
 def test_kills_at_chosen_points(method, command, whole):
     """One run that is killed at every point in turn, as early as it comes there."""
     one = command(method)

@@ -76,5 +76,5 @@ def test_nothing_to_grow_is_refused(network, new_classes):
 
 
 def test_an_unknown_start_is_refused(network):
-    with pytest.raises(InputError, match="start 'zero' .* expected one of background, plain"):
+    with pytest.raises(InputError, match="start 'zero' .* expected one of background, copy, plain"):
         grow(network, 1, start="zero")

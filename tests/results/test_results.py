@@ -9,6 +9,7 @@ from results_data import STUDY, TUNING, Results, bases, differences, picture_dat
 
 from scannet_css.errors import InputError
 from scannet_css.files import digest
+from scannet_css.learning.method import find_method, method_names
 from scannet_css.results.record import Record, save_record
 
 PICTURES = render_results.DOCS / "pictures"
@@ -41,6 +42,16 @@ def test_every_generated_part_is_what_the_records_say(committed):
     assert sorted(re.findall(r"<!-- begin (\S+) -->", text)) == sorted(parts)
     assert sorted(re.findall(r"<!-- end (\S+) -->", text)) == sorted(parts)
     assert render_results.filled(text, parts) == text, "run python docs/render_results.py"
+
+
+def test_the_table_beside_published_numbers_is_what_the_records_say(committed):
+    text = render_results.REPRODUCIBILITY.read_text(encoding="utf-8")
+    table = render_results.reproducibility(committed)
+    assert render_results.filled(text, {"reproducibility": table}) == text, (
+        "run python docs/render_results.py"
+    )
+    ours = {name for name in method_names() if find_method(name).__module__.startswith("baselines.")}
+    assert {line[0].strip("`") for line in cells(table)[2:]} == ours
 
 
 def test_pictures_show_the_records(committed):
