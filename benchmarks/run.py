@@ -316,8 +316,7 @@ def make_synthetic_set(
         return load_manifest(prepared)
     log.info("making the synthetic set in %s", folder)
     size = ("--train", train, "--val", val, "--seed", seed, "--vertices", vertices)
-    if not (scans / "synthetic.json").exists():
-        run_script("tools/make_scans.py", "--out", str(scans), *map(str, size))
+    run_script("tools/make_scans.py", "--out", str(scans), *map(str, size))  # what is there is kept
     options = ("--scans", str(scans), "--out", str(prepared), "--voxel-size", str(voxel_size))
     run_script("tools/prepare_scannet.py", *options)
     return load_manifest(prepared)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from run import make_synthetic_set
 from suite import main
 from suite_file import read_suite
 
@@ -17,6 +19,7 @@ from scannet_css.learning.method import find_method, method_names
 from scannet_css.learning.stopping import SIGNALS
 from scannet_css.protocols import protocol_names
 from scannet_css.results.record import load_record
+from scannet_css.scenes.synthetic import make_set
 
 ROOT = Path(__file__).parents[2]
 SUITE = """
@@ -177,6 +180,13 @@ def test_a_dry_run_names_runs_whose_rooms_are_made_first(suite, suite_here, tmp_
     code, shown = suite_here("--suite", path, "--runs", tmp_path / "runs", "--dry-run")
     assert code == 0 and "3 runs: 0 done, 3 left, unknown time" in shown and "3 need" in shown
     assert not (tmp_path / "rooms").exists()
+
+
+def test_rooms_whose_making_was_stopped_are_completed(tmp_path):
+    make_set(tmp_path / "scans", train=2, val=1, seed=0, vertices=2000)
+    shutil.rmtree(tmp_path / "scans" / "scene0001_00")
+    manifest = make_synthetic_set(tmp_path, train=2, val=1, seed=0, vertices=2000, voxel_size=0.2)
+    assert sorted(manifest.scenes) == ["scene0000_00", "scene0001_00", "scene5000_00"]
 
 
 def test_a_block_holds_its_runs_also_where_another_block_has_them_too(suite, suite_here, tmp_path):
