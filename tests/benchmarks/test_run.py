@@ -55,7 +55,8 @@ def test_a_run_leaves_a_record_that_the_leaderboard_shows(run, command_line, sma
     record = load_record(folder_of(run, "lgkd") / "record.json")
     manifest = load_manifest(small_set)
     assert record.data.manifest_hash == manifest.hash and record.data.dataset == "synthetic"
-    assert record.method.settings == {"lgkd_weight": 1.0, "background_weight": 5.0, "novel_weight": 2.0}
+    weights = {"lgkd_weight": 1.0, "background_weight": 5.0, "novel_weight": 2.0}
+    assert record.method.settings == {**weights, "guidance": "transplant"}
     assert record.recipe["batch_voxels"] == 8000 and record.seed == 0
     assert record.environment.engine == "torch"
     assert [len(step.classes) for step in record.steps] == [10, 15, 18]
