@@ -59,6 +59,6 @@ class DKD(BinaryMethod):
 def one_channel(logits, labels, channel):
     """Binary cross-entropy of one channel's logits (N,), mean over labelled voxels."""
     is_known = labels != IGNORE
-    target = (labels == channel).to(logits.dtype)
-    per_voxel = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    target = (labels == channel).float()
+    per_voxel = F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none")
     return mean_over((per_voxel * is_known).sum(), is_known.sum())

@@ -1,7 +1,8 @@
 """All steps of one run, each resumed where it was: train, evaluate, store, grow, go on.
 
-Step 0 depends only on the setting (data, protocol, network, recipe, seed), never on the method, so it lives
-in a folder of its own, named by the setting's digest, and every method starts from it.
+Step 0 depends only on the setting (data, protocol, network, recipe, seed) and on the method's `base`, which
+is the same for most, so it lives in a folder of its own, named by their digest, and all methods of a base
+start from it.
 """
 
 import json
@@ -60,7 +61,7 @@ class StepResult:
 
 
 class ContinualRun:
-    """One method on one setting. `folder` holds the run, `bases` the base steps shared by all methods."""
+    """One method on one setting. `folder` holds the run, `bases` the base steps that methods share."""
 
     def __init__(
         self,

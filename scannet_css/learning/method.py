@@ -12,7 +12,8 @@ by `base`, and share it among themselves.
 
         def loss(self, step, batch, new, old):
             terms = super().loss(step, batch, new, old)
-            terms["features"] = self.weight * (new.features - old.features).square().mean()
+            squares = (new.features.float() - old.features.float()).square()
+            terms["features"] = self.weight * mean_over(squares.sum(), squares.numel())
             return terms
 """
 

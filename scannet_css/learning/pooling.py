@@ -12,6 +12,7 @@ CUBES = (4, 8, 12, 16, 20, 24)  # voxels
 
 def new_on_background(logits: Tensor, old_channels: int) -> Tensor:
     """(N, C) -> (N, K): the logits of the new channels are added to background's."""
+    logits = logits.float()
     background = logits[:, :1] + logits[:, old_channels:].sum(1, keepdim=True)
     return torch.cat([background, logits[:, 1:old_channels]], 1)
 

@@ -178,7 +178,9 @@ class Updater:
             return new, self.step.old_output(voxels) if self.step.index else None
 
     def _terms(self, part: Batch, new: Output, old: Output | None) -> dict[str, Tensor]:
-        with self.timed("loss"), self.step.autocast():
+        with self.timed(
+            "loss"
+        ):  # in float32: outside of autocast, which would take products to half precision
             if self.step.index == 0:
                 terms = self.method.base_loss(self.step, part, new)
             else:

@@ -89,6 +89,24 @@ def test_without_a_label_the_terms_of_labels_are_zero_and_no_gradient_is_nan(nam
             assert all((gradient == 0).all() for gradient in gradients), key
 
 
+def in_type(output, dtype):
+    levels = [Level(each.coordinates, each.features.to(dtype), each.stride) for each in output.levels]
+    return Output(output.logits.to(dtype), output.features.to(dtype), levels)
+
+
+@pytest.mark.parametrize("name", INCREMENTAL)
+def test_outputs_in_half_precision_are_computed_with_in_float32(name):
+    batch = toy_batch(STEP_LABELS)
+    method = toy_method(name)
+    step = at_step_1(method, batch)
+    halves = [None if output is None else in_type(output, torch.bfloat16) for output in forward(step, batch)]
+    floats = [None if output is None else in_type(output, torch.float32) for output in halves]
+    terms = method.loss(step, batch, *halves)
+    for key, expected in method.loss(step, batch, *floats).items():
+        assert terms[key].dtype == torch.float32, key
+        assert terms[key].item() == pytest.approx(expected.item(), rel=1e-5, abs=1e-7), key
+
+
 @pytest.mark.parametrize("name", INCREMENTAL)
 def test_what_it_remembers_comes_back_from_a_checkpoint(name, tmp_path):
     batch = toy_batch(STEP_LABELS)

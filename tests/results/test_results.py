@@ -1,17 +1,22 @@
 """docs/results.md says what benchmarks/records say, and its pictures show it."""
 
 import re
+from dataclasses import asdict
 
 import pytest
 import render_results
 from PIL import Image
 from results_data import STUDY, TUNING, Results, bases, differences, picture_data
+from run import recipe_defaults
+from suite_file import read_suite
 
 from scannet_css.errors import InputError
 from scannet_css.files import digest
 from scannet_css.learning.method import find_method, method_names
+from scannet_css.learning.recipe import Recipe
 from scannet_css.results.record import Record, save_record
 
+ROOT = render_results.DOCS.parent
 PICTURES = render_results.DOCS / "pictures"
 
 
@@ -52,6 +57,24 @@ def test_the_table_beside_published_numbers_is_what_the_records_say(committed):
     )
     ours = {name for name in method_names() if find_method(name).__module__.startswith("baselines.")}
     assert {line[0].strip("`") for line in cells(table)[2:]} == ours
+
+
+@pytest.mark.parametrize("file, data, manifest", [("suite", "study", STUDY), ("tuning", "tuning", TUNING)])
+def test_the_records_are_the_runs_of_the_suite(file, data, manifest, committed):
+    """Every run of the study has its record, and no record is of another run."""
+
+    def wanted(run):
+        recipe = asdict(Recipe(**{**recipe_defaults("synthetic"), **dict(run.recipe)}))
+        return run.protocol, run.method, run.make_method().settings(), recipe, run.seed
+
+    def found(record):
+        return record.protocol.name, record.method.name, record.method.settings, record.recipe, record.seed
+
+    runs = read_suite(ROOT / "benchmarks" / f"{file}.toml", ROOT)
+    runs = {digest(wanted(run)) for run in runs if run.data.name == data}
+    records = [one for one in committed.records if one.data.manifest_hash.startswith(manifest)]
+    assert {digest(found(record)) for record in records} == runs
+    assert len(records) == len(runs)
 
 
 def test_pictures_show_the_records(committed):
