@@ -1,5 +1,5 @@
-"""Renders the tables and pictures of docs/results.md and the table of REPRODUCIBILITY.md from
-benchmarks/records; a test compares them.
+"""Renders the tables and pictures of docs/results.md and the table of REPRODUCIBILITY.md from the records of
+benchmarks/; a test compares them.
 
     python docs/render_results.py
     python docs/render_results.py --records runs/study --out build/preview  # a look at unfinished runs
@@ -32,7 +32,8 @@ from scannet_css.results.leaderboard import Row, Section, mean_and_deviation, re
 from scannet_css.results.record import Record
 
 DOCS = Path(__file__).resolve().parent
-RECORDS = DOCS.parent / "benchmarks" / "records"
+BENCHMARKS = DOCS.parent / "benchmarks"
+RECORDS = (BENCHMARKS / "records", BENCHMARKS / "tuning")  # the leaderboard's, and those that chose settings
 REPRODUCIBILITY = DOCS.parent / "REPRODUCIBILITY.md"
 NOTHING = "no records yet"
 COLUMNS = ("old", "new", "all", "average", "hiou", "forgetting")
@@ -50,11 +51,11 @@ def main(arguments: Sequence[str]) -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=usage, epilog=rest, formatter_class=raw)
     parser.add_argument(
-        "--records", type=Path, default=RECORDS, help="folder of records (benchmarks/records)"
+        "--records", type=Path, nargs="+", default=RECORDS, help="folders of records (those of benchmarks/)"
     )
     parser.add_argument("--out", type=Path, default=DOCS, help="folder of results.md and pictures (docs)")
     options = parser.parse_args(arguments)
-    results = Results(load_records(options.records))
+    results = Results(load_records(*options.records))
     write_atomic(options.out / "results.md", filled((DOCS / "results.md").read_text("utf-8"), parts(results)))
     table = {"reproducibility": reproducibility(results)}
     beside = options.out.parent if options.out == DOCS else options.out
@@ -66,9 +67,9 @@ def main(arguments: Sequence[str]) -> None:
         draw(name, data, options.out / "pictures" / f"results_{name}.png")
 
 
-def load_records(folder: Path) -> list:
-    """All records of a folder; none if there is no such folder. Raises InputError for a bad one."""
-    records, problems = read_records([folder]) if folder.exists() else ([], [])
+def load_records(*folders: Path) -> list:
+    """All records of the folders that exist. Raises InputError for a bad one."""
+    records, problems = read_records([folder for folder in folders if folder.exists()])
     if problems:
         raise InputError(problems[0])
     return records

@@ -37,7 +37,8 @@ def test_from_an_empty_file_to_rows_in_the_table(folder, command_line, small_set
         if script == "benchmarks/run.py":
             short = ("--runs", runs, "--data", small_set, "--protocol", three_steps, *FAST.split())
         else:
-            short = (runs, "--out", folder / "results")
+            arguments = [runs if each == "runs" else each for each in arguments]
+            short = ("--out", folder / "results")
         done = command_line(script, *arguments, *short)
         assert done.returncode == 0, done.stderr
     records = {record.method.name: record for record in map(load_record, runs.rglob("record.json"))}

@@ -22,7 +22,7 @@ PICTURES = render_results.DOCS / "pictures"
 
 @pytest.fixture(scope="module")
 def committed():
-    return Results(render_results.load_records(render_results.RECORDS))
+    return Results(render_results.load_records(*render_results.RECORDS))
 
 
 @pytest.fixture
