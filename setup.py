@@ -26,6 +26,9 @@ setup(
         "view": ["open3d"],
         "wandb": ["wandb>=0.16"],
         "docs": ["matplotlib>=3.7"],  # the pictures of docs/results.md
-        "dev": ["plyfile>=1.0.3", "pytest>=7.4", "ruff>=0.6"],
+        "dev": [
+            *("plyfile>=1.0.3", "pytest>=7.4", "ruff>=0.6"),
+            *("jsonschema>=4.20", "playwright>=1.45", "torchmetrics>=1.2"),
+        ],
     },
 )

@@ -1,6 +1,8 @@
 """A small synthetic data set, made and prepared by the tools as a user would, once for the whole run of
 tests."""
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,3 +55,51 @@ def three_steps(tmp_path_factory):
         "background": ["refrigerator", "shower curtain", "otherfurniture"], "unannotated": "ignore"}"""
     )
     return path
+
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+# Quiet and without a network: a page that asked for one would show it as an error on its console.
+CHROMIUM_OPTIONS = ("--no-sandbox", "--disable-background-networking", "--disable-component-update")
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A headless Chromium (software rendering) for the whole run of tests. CI has to have one."""
+    found = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if found is None and not os.environ.get("CI"):
+        pytest.skip("no Chromium on the PATH")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        options = [*CHROMIUM_OPTIONS, "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+        browser = playwright.chromium.launch(executable_path=found, args=options)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(chromium):
+    """`open_page(path, **context options)`: the page of a file; whatever reached its console as a warning or
+    an error, or asked for a network, fails the test at its end."""
+    contexts, complaints = [], []
+
+    def watch(message):
+        if message.type in ("error", "warning") and "GPU stall due to ReadPixels" not in message.text:
+            complaints.append(f"{message.type}: {message.text}")
+
+    def open_file(path, **options):
+        contexts.append(chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, **options}))
+        page = contexts[-1].new_page()
+        page.on("console", watch)
+        page.on("pageerror", lambda error: complaints.append(f"exception: {error}"))
+        page.on(
+            "request",
+            lambda request: request.url.startswith("http") and complaints.append(f"asked for {request.url}"),
+        )
+        page.goto(Path(path).resolve().as_uri())
+        return page
+
+    yield open_file
+    for context in contexts:
+        context.close()
+    assert complaints == []
