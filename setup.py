@@ -9,7 +9,7 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     packages=find_packages(include=["scannet_css", "scannet_css.*", "baselines", "baselines.*"]),
-    package_data={"scannet_css": ["protocols/**/*.json", "scenes/data/*", "sparse/data/*"]},
+    package_data={"scannet_css": ["protocols/**/*.json", "scenes/data/*", "sparse/data/*", "results/page/*", "results/vendor/*.js"]},
     install_requires=[
         "torch>=2.6",
         "numpy>=1.26",
@@ -23,7 +23,7 @@ setup(
     ],
     extras_require={
         "minkowski": ["MinkowskiEngine"],  # no wheels: only for those who build it themselves
-        "view": ["open3d"],
+        "view": ["rerun-sdk>=0.20", "open3d>=0.18"],
         "wandb": ["wandb>=0.16"],
         "docs": ["matplotlib>=3.7"],  # the pictures of docs/results.md
         "dev": [
