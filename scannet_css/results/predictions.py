@@ -139,9 +139,7 @@ def classes_of(scene_path: Path) -> tuple[str, ...]:
         known = {len(one.names): one.names for one in CLASS_LISTS.values()}
         classes = known.get(count, ())
     if len(classes) != count:
-        raise InputError(
-            f"{scene_path}: has {count} classes; expected its manifest in {folder / MANIFEST}, which names them"
-        )
+        raise InputError(f"{scene_path}: has {count} classes; expected {folder / MANIFEST}, which names them")
     return classes
 
 

@@ -1,8 +1,8 @@
 """The 3D viewer: rooms packed for a browser, and the page that shows them.
 
-A packed room is a classic script, `rooms/<scene>.js`, that puts one object into `scannetRooms` (what is in it:
-see pack_room). The page loads it with a <script> tag when the room is chosen, which works from disk as well
-as from a server.
+A packed room is a classic script, `rooms/<scene>.js`, that puts one object into `scannetRooms` (see pack_room
+for what is in it). The page loads it with a <script> tag when the room is chosen, which works from disk as
+well as from a server.
 """
 
 import base64
@@ -79,7 +79,7 @@ def _pack_run(run: RoomRun, scene: Scene, classes: Sequence[str]) -> dict:
 
 
 def _legend(numbers: np.ndarray, runs: Sequence[RoomRun], classes: Sequence[str]) -> list[dict]:
-    """The classes that occur in the room or in a prediction of it, and background and unlabelled if they do."""
+    """The classes that occur in the room or in a prediction of it; background and unlabelled count."""
     occurring = {int(number) for number in np.unique(numbers)}
     for one in (one for run in runs for one in run.steps):
         seen = {1 + classes.index(name) for name in one.channels[1:]}
