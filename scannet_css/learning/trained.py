@@ -196,7 +196,7 @@ def _read_finished(path: Path) -> _Parts:
     content = load_checkpoint(path)
     if "result" not in content or "network" not in content:
         raise InputError(f"{path}: not a finished step; expected the finished.pt beside it")
-    return About.from_json(path, content.get(ABOUT)), content["network"], content["method"]
+    return About.from_json(path, content.get(ABOUT)), content["network"], content.get("method", {})
 
 
 def _read_export(path: Path) -> _Parts:
