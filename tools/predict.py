@@ -97,7 +97,7 @@ def write(stem: Path, predictor: Predictor, scan: RawScan, channels: Tensor) -> 
         vertices[name] = predictor.colours[numbers, column]
     vertices["label"] = ids
     legend = [
-        f"label {number} {name}".encode("ascii", "replace").decode()
+        " ".join(f"label {number} {name}".encode("ascii", "replace").decode().split())
         for number, name in zip(predictor.ids, predictor.about.channels, strict=True)
     ]
     elements = {"vertex": vertices, "face": triangles(scan.faces)}

@@ -22,7 +22,7 @@ from torch import Tensor
 from scannet_css.errors import InputError
 from scannet_css.files import write_json
 from scannet_css.learning.checkpoint import TITLE, load_checkpoint
-from scannet_css.learning.method import Method, find_method, options_of
+from scannet_css.learning.method import Method, find_method, method_names, options_of
 from scannet_css.learning.recipe import Recipe
 from scannet_css.learning.setting import Setting
 from scannet_css.network import NETWORKS, MinkUNet, Output, build_network
@@ -93,8 +93,10 @@ class About:
             if kind is list and not all(isinstance(name, str) for name in value):
                 raise InputError(f"{field.name} are {value!r}, expected names")
         names = self.channels[1:]
-        if self.channels[:1] != ["background"] or not names or not set(names) <= set(self.classes):
+        if self.channels[:1] != ["background"] or not 0 < len(names) == len({*names} & {*self.classes}):
             raise InputError(f"channels are {self.channels}, expected background and classes")
+        if self.step < 0:
+            raise InputError(f"step is {self.step}, expected at least 0")
         if not 0.001 <= self.voxel_size <= 1:
             raise InputError(f"voxel_size is {self.voxel_size}, expected 0.001 to 1 metre")
         if self.network not in NETWORKS:
@@ -218,14 +220,11 @@ def _reader(path: Path, about: About, state: dict[str, Any], own: str | None) ->
     """How the method reads the network's output, with what it remembers."""
     if about.step == 0:
         return partial(Method.predict, None)
-    try:
-        kind = find_method(own or about.method)
-    except InputError:
-        if own:
-            raise
+    if not own and about.method not in method_names():  # a name alone: a file must not say which code to run
         raise InputError(
             f"{path}: made by method {about.method!r}, which is unknown; give --method path/to/file.py:Class"
-        ) from None
+        )
+    kind = find_method(own or about.method)
     if kind.name != about.method:
         raise InputError(f"{path}: made by method {about.method!r}, not by {kind.name!r}")
     unknown = about.settings.keys() - {option.name for option in options_of(kind)}

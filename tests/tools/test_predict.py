@@ -146,6 +146,11 @@ def test_a_method_of_ones_own_answers_from_its_file(predict, trained, tmp_path):
     lines = set((tmp_path / "out" / f"{trained.names[0]}_vh_clean_2.predicted.txt").read_text().split())
     about = load_checkpoint(file)["about"]
     assert lines == {str(NYU40_IDS[CLASSES.index(about["channels"][7])])}
+    named = changed(
+        file, tmp_path / "named.pt", lambda c: c["about"].update(method=f"{tmp_path}/mine.py:Mine")
+    )
+    code, _, error = predict("--checkpoint", named, *fixed[2:])
+    assert code == 2 and "mine.py:Mine', which is unknown" in error  # a file names no code to be run
     code, _, error = predict(*fixed, "--method", "lwf")
     assert code == 2 and error == f"error: {file}: made by method 'mine', not by 'lwf'\n"
     forgotten = changed(file, tmp_path / "forgotten.pt", lambda content: content["method"].clear())
@@ -201,6 +206,8 @@ def wrong(trained, tmp_path):
     export("size.safetensors", voxel_size=0.0)
     export("kind.safetensors", channels="wall")
     export("channels.safetensors", channels=["background", "rock"])
+    export("twice.safetensors", channels=[*about["channels"][:-1], about["channels"][1]])
+    export("step.safetensors", step=-1)
     export("setting.safetensors", settings={"strength": 1.0})
     export("value.safetensors", settings={"weight": -1.0, "temperature": 2.0})
     export("cfsseg.safetensors", method="cfsseg", settings={})
@@ -233,6 +240,8 @@ def wrong(trained, tmp_path):
         ("size.safetensors", ["room.ply"], (), "voxel_size is 0.0, expected 0.001 to 1 metre"),
         ("kind.safetensors", ["room.ply"], (), "channels is 'wall', expected list"),
         ("channels.safetensors", ["room.ply"], (), "channels are ['background', 'rock'], expected"),
+        ("twice.safetensors", ["room.ply"], (), "expected background and classes"),
+        ("step.safetensors", ["room.ply"], (), "step is -1, expected at least 0"),
         ("setting.safetensors", ["room.ply"], (), "method 'lwf' has no setting 'strength' in this version"),
         ("value.safetensors", ["room.ply"], (), "value.safetensors: method 'lwf': weight is -1.0; expected"),
         ("cfsseg.safetensors", ["room.ply"], (), "lacks 'expansion', which method 'cfsseg' remembers"),
