@@ -12,16 +12,12 @@ import pytest
 
 from scannet_css.files import write_json
 from scannet_css.learning.metrics import METRICS
-from scannet_css.results.leaderboard import (
-    COLUMNS,
-    build_sections,
-    mean_and_deviation,
-    read_records,
-    render_csv,
-    render_markdown,
-)
+from scannet_css.results.leaderboard import build_sections, read_records
 from scannet_css.results.record import Record
+from scannet_css.results.render import render_csv, render_markdown
 from scannet_css.results.report import render_page
+from scannet_css.results.reported import COLUMNS
+from scannet_css.results.rows import mean_and_deviation
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,19 +40,21 @@ def test_mean_and_unbiased_deviation_over_seeds(record):
         values = [one.metrics()[metric] for one in records]
         assert row[metric] == f"{mean(values):.2f}" and row[f"{metric}_std"] == f"{stdev(values):.2f}"
     assert row["voxel_all"] == f"{mean(one.metrics('voxels')['all'] for one in records):.2f}"
-    assert (row["n"], row["hours"], row["peak_memory"], row["note"]) == ("3", f"{123 / 3600:.2f}", "", "")
+    assert (row["n"], row["hours"], row["peak_memory"]) == ("3", f"{123 / 3600:.2f}", "")
+    assert row["status"] == "self-reported" and row["orders"] == "1"
+    assert row["flags"] == "not verified: its validation split is not registered"
     assert tuple(row) == COLUMNS
 
 
 def test_a_missing_value_is_a_missing_cell_never_a_partial_mean(value, record):
     assert mean_and_deviation([1.0, None, 3.0]) == (None, None)
     assert mean_and_deviation([5.0]) == (5.0, None)
-    gap = value(seed=1)
-    for matrix in (gap["steps"][0]["confusion"]["vertices"], gap["steps"][1]["confusion"]["vertices"]):
-        matrix[0] = [0] * len(matrix)
-        for line in matrix:
-            line[0] = 0
-    row = rows_of([record(seed=0), Record.from_json(gap)])[0]
+    gap = value(seed=1, steps=[["wall", "floor"]])
+    matrix = gap["steps"][0]["confusion"]["vertices"]
+    matrix[0] = [0] * len(matrix)
+    for line in matrix:
+        line[0] = 0
+    row = rows_of([record(seed=0, steps=[["wall", "floor"]]), Record.from_json(gap)])[0]
     assert row["bg"] == row["bg_std"] == "" and row["n"] == "2"
     assert row["all"] != "" and row["all_std"] != ""
     single = rows_of([record(method="joint")])[0]
@@ -95,11 +93,11 @@ def test_a_seed_twice_counts_once_or_is_flagged(record):
     first, same, other = record(seed=0), record(seed=0), record(seed=0, old=0.2)
     same.created = "2027-01-01T00:00:00Z"
     (row,) = rows_of([first, same])
-    assert row["n"] == "1" and row["note"] == ""
+    assert row["n"] == "1" and "different runs" not in row["flags"]
     other.created = "2026-12-24T00:00:00Z"
     (row,) = rows_of([other, first])
     assert row["n"] == "1" and row["old"] == f"{other.metrics()['old']:.2f}"
-    assert row["note"] == "seed 0 has 2 different runs, the newest is used"
+    assert row["flags"].startswith("seed 0 has 2 different runs, the newest is used")
     assert "lgkd: seed 0 has 2 different runs" in render_markdown(build_sections([first, other]))
 
 
@@ -142,8 +140,7 @@ def test_csv_is_rfc_4180_and_no_text_cell_starts_a_formula(record):
     assert text.endswith("\r\n") and text.count("\n") == text.count("\r\n") == 2
     row = next(csv.DictReader(io.StringIO(text)))
     assert row["settings"] == '{"a":"b, c","scales":[1,2]}'
-    numbers = {"forgetting"}
-    assert not [name for name, cell in row.items() if name not in numbers and cell[:1] in tuple("=+-@\t")]
+    assert not [name for name, cell in row.items() if name != "forgetting" and cell[:1] in tuple("=+-@\t")]
 
 
 class Page(HTMLParser):
@@ -221,6 +218,7 @@ def test_command_renders_the_good_and_names_the_broken(run, value, tmp_path):
         "index.html",
         "leaderboard.csv",
         "leaderboard.md",
+        "leaderboard.tex",
     ]
     assert len((tmp_path / "results" / "leaderboard.csv").read_text().splitlines()) == 3
 
@@ -238,13 +236,14 @@ def test_command_without_records_says_so_and_writes_nothing(run, tmp_path, argum
 
 
 def test_submit_stores_once_and_renders(run, value, record, tmp_path):
-    paths = store(tmp_path, value(seed=0), {**value(seed=1), "colour": "red"})
+    own = {"method": "mine", "seed": 0}
+    paths = store(tmp_path, value(**own), {**value(seed=1), "colour": "red"})
     checked = run(tmp_path, "tools/submit.py", "--check", paths[0])
     assert checked.returncode == 0 and not (tmp_path / "benchmarks").exists()
-    assert f"all {record(seed=0).metrics()['all']:.2f}" in checked.stdout
+    assert f"all {record(**own).metrics()['all']:.2f}" in checked.stdout
     done = run(tmp_path, "tools/submit.py", *paths)
     assert done.returncode == 1 and "colour is 'red': unknown field" in done.stderr
-    name = f"benchmarks/records/{record(seed=0).hash[:16]}.json"
+    name = f"benchmarks/records/{record(**own).hash[:16]}.json"
     assert [path.name for path in (tmp_path / "benchmarks/records").iterdir()] == [Path(name).name]
     table = (tmp_path / "benchmarks/leaderboard.csv").read_text()
     assert table.count("\n") == 2 and (tmp_path / "benchmarks/leaderboard.md").exists()
