@@ -100,7 +100,7 @@ def render_page(sections: Sequence[Section], pictures: Iterable[Path] = ()) -> s
 
 def render_tables_page(sections: Sequence[Section], published: Sequence[PublishedTable]) -> str:
     """The tables alone."""
-    return render_page(sections)
+    return render_page([section for section in sections if section.rows])
 
 
 def _section(section: Section) -> str:
