@@ -67,7 +67,7 @@ def make_entry(options: argparse.Namespace) -> EntryRecord | None:
     if not given["name"]:
         raise InputError("--name is missing: expected who submits, beside --paper, --code and --contact")
     today = datetime.now(timezone.utc).date().isoformat()
-    return read(EntryRecord, {**given, "date": today}, "--")
+    return read(EntryRecord, {**given, "date": today}, "")
 
 
 def submit_record(board: Leaderboard, path: Path, entry: EntryRecord | None, only_check: bool) -> None:

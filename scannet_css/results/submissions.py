@@ -74,8 +74,11 @@ class Leaderboard:
             raise InputError(f"{len(content)} bytes, expected at most {LONGEST_CSV}")
         sections, _ = self.sections()
         present = read_lines(render_csv(sections).encode())
+        stored = [row.facts for section in sections for row in section.reported]
+        lines = read_lines(content)  # one that was sent in before, as it was then, is not new
+        lines = [line for line in lines if line["status"] or ReportedRow(line).facts not in stored]
         rows = []
-        for line in new_lines(read_lines(content), present):
+        for line in new_lines(lines, present):
             try:
                 rows.append(check_line(line))
             except InputError as error:
