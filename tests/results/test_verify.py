@@ -94,7 +94,7 @@ BAD = {
     ),
     "a voxel moved to another class": (
         edit_each(lambda step: moved(step["confusion"]["voxels"], (1, 1), (2, 2))),
-        "steps[0].confusion.voxels, row wall is '117186 points': expected 117187, the voxels of the registered",
+        "steps[0].confusion.voxels, row wall is '117186 points': expected 117187, the voxels of the",
     ),
     "a vertex less in the last step only": (
         lambda value: moved(value["steps"][1]["confusion"]["vertices"], (1, 1), (2, 2)),
