@@ -128,18 +128,20 @@ def render_latex(sections: Sequence[Section], published: Sequence[PublishedTable
 
 
 def _latex_section(section: Section) -> str:
-    lines, width = [], len(PAPER_TABLE)
+    every = [*section.rows, *section.reported]
+    columns = [column for column in PAPER_TABLE if any(section.cell(row, column) for row in every)]
+    lines, width = [], len(columns)
     for heading, rows in groups_of(section):
         if heading and len(groups_of(section)) > 1:
             lines += ["\\midrule\n", f"\\multicolumn{{{width}}}{{l}}{{\\emph{{{heading}}}}} \\\\\n"]
-        lines += [_latex_line([_latex_cell(section, row, column) for column in PAPER_TABLE]) for row in rows]
+        lines += [_latex_line([_latex_cell(section, row, column) for column in columns]) for row in rows]
     caption = f"{section.title} ({section.description}). {INTRO}"
-    return _latex_table(latex_text(caption), [latex_text(column) for column in PAPER_TABLE], lines)
+    return _latex_table(latex_text(caption), [latex_text(column) for column in columns], lines)
 
 
 def _latex_table(caption: str, head: Sequence[str], lines: Sequence[str]) -> str:
     return (
-        f"\\begin{{table}}\n\\centering\n\\caption{{{caption}}}\n"
+        f"\\begin{{table}}\n\\centering\n\\small\n\\setlength{{\\tabcolsep}}{{4pt}}\n\\caption{{{caption}}}\n"
         f"\\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}\n\\toprule\n{_latex_line(head)}\\midrule\n"
         f"{''.join(lines)}\\bottomrule\n\\end{{tabular}}\n\\end{{table}}\n"
     )
@@ -152,6 +154,8 @@ def _latex_line(cells: Iterable[str]) -> str:
 def _latex_cell(section: Section, row: Row | ReportedRow, column: str) -> str:
     mean, separator, deviation = section.cell(row, column).partition(" ± ")
     text, mark = latex_text(mean), _latex_mark(section, row, column)
+    if column in VALUES:
+        text = text.replace("-", "$-$")
     text = f"{mark}{{{text}}}" if mark else text
     return f"{text} {{\\scriptsize$\\pm$ {deviation}}}" if separator else text
 
