@@ -13,8 +13,9 @@ import pytest
 from scannet_css.files import write_json
 from scannet_css.learning.metrics import METRICS
 from scannet_css.results.leaderboard import build_sections, read_records
+from scannet_css.results.published import read_published
 from scannet_css.results.record import Record
-from scannet_css.results.render import render_csv, render_markdown
+from scannet_css.results.render import render_csv, render_latex, render_markdown
 from scannet_css.results.report import render_page
 from scannet_css.results.reported import COLUMNS
 from scannet_css.results.rows import mean_and_deviation
@@ -262,3 +263,102 @@ def test_command_starts_from_a_shell(tmp_path):
     command = [sys.executable, str(ROOT / "benchmarks/leaderboard.py")]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and done.stderr.startswith("error: runs, benchmarks/records: no records")
+
+
+def flags_of(records) -> dict[str, str]:
+    return {row["method"]: row["flags"] for row in rows_of(records)}
+
+
+def test_better_than_joint_by_three_deviations_is_flagged_and_shown(record):
+    joint = [record(method="joint", seed=seed, old=0.5, new=0.5) for seed in range(3)]
+    values = [one.metrics()["all"] for one in joint]
+    limit = mean(values) + 3 * stdev(values)
+    shares = {"low": 0.3, "fair": 0.5, "high": 0.95}
+    others = [
+        record(method=name, seed=seed, old=share, new=share)
+        for name, share in shares.items()
+        for seed in range(2)
+    ]
+    found = flags_of([*joint, *others])
+    for row in rows_of([*joint, *others]):
+        suspicious = row["method"] != "joint" and float(row["all"]) > limit
+        assert (
+            "better than joint training by more than three of its deviations" in row["flags"]
+        ) == suspicious
+    assert "better than joint" in found["high"] and "better than joint" not in found["low"]
+    text = render_markdown(build_sections([*joint, *others]))
+    assert "- high: better than joint training by more than three of its deviations" in text
+    alone = flags_of([joint[0], *others])  # one run has no deviation to compare with
+    assert "better than joint" not in alone["high"]
+
+
+def test_seeds_that_gave_the_same_result_are_flagged(record):
+    runs = [record(method="mine", seed=seed) for seed in (0, 1, 2, 3)]
+    runs[2].steps = runs[0].steps
+    (row,) = rows_of(runs)
+    assert row["n"] == "4" and row["flags"].startswith("seeds 0, 2 gave the very same result")
+    for one in runs:
+        one.steps = runs[0].steps
+    (row,) = rows_of(runs)
+    assert row["all_std"] == "0.00" and "seeds 0, 1, 2, 3 gave the very same result" in row["flags"]
+
+
+def test_orders_count_the_class_orders_of_a_method(record):
+    orders = [
+        [["wall", "floor", "chair"], ["sofa", "shower curtain"]],
+        [["sofa", "floor", "wall"], ["chair", "shower curtain"]],
+    ]
+    records = [
+        record(method="mine", steps=steps, protocol=f"small/{index}") for index, steps in enumerate(orders)
+    ]
+    records.append(
+        record(
+            method="mine",
+            steps=[["wall", "floor", "chair", "sofa"], ["shower curtain"]],
+            protocol="small/4-1",
+        )
+    )
+    records.append(record(method="other", steps=orders[0], protocol="small/0"))
+    found = {(row["method"], row["protocol"]): row["orders"] for row in rows_of(records)}
+    assert found == {
+        ("mine", "small/0"): "2",
+        ("mine", "small/1"): "2",
+        ("mine", "small/4-1"): "1",
+        ("other", "small/0"): "1",
+    }
+
+
+def test_latex_has_the_best_bold_and_the_second_underlined(record):
+    shares = {"finetune": 0.1, "lgkd": 0.7, "lwf": 0.5, "joint": 0.9}
+    records = [record(method=name, old=share, seed=seed) for name, share in shares.items() for seed in (0, 1)]
+    lines = render_latex(build_sections(records)).splitlines()
+    head = next(line for line in lines if line.startswith("method")).removesuffix(" \\\\").split(" & ")
+    table = {line.split(" & ")[0]: line.removesuffix(" \\\\").split(" & ") for line in lines if " & " in line}
+    assert {"\\toprule", "\\midrule", "\\bottomrule"} <= set(lines)
+    assert table["lgkd"][head.index("old")].startswith("\\textbf{")
+    assert table["lwf"][head.index("old")].startswith("\\underline{")
+    assert "\\textbf" not in "".join(table["joint"]) and "\\underline" not in "".join(table["joint"])
+    assert table["joint"][head.index("forgetting")] == ""
+    values = [one.metrics()["all"] for one in records if one.method.name == "lwf"]
+    cell = table["lwf"][head.index("all")].replace("\\underline{", "").replace("}", "", 1)
+    assert cell.startswith(f"{mean(values):.1f}") and f"$\\pm$ {stdev(values):.1f}" in cell
+
+
+def test_published_numbers_stand_apart_with_their_caveats(record):
+    published = read_published()
+    table = published[0]
+    assert table.title == "3DPC-CISS: ScanNet, class order S0"
+    assert table.value("gua", "15-5 all") == 28.98 and table.value("joint", "19-1 new") == 18.08
+    for one in published:
+        for name, values in one.rows:
+            for start in range(0, len(values), 3):
+                old, new, every = values[start : start + 3]
+                if None not in (old, new, every):
+                    assert min(old, new) <= every <= max(old, new), (one.title, name)
+    text = render_markdown(build_sections([record()]), published=published)
+    ours, theirs = text.split("## Published numbers")
+    assert "neither recomputed nor comparable" in theirs and "refrigerator" in theirs
+    assert "cfsseg" in theirs and "cfsseg" not in ours
+    missing = next(one for one in published if one.title == "CFSSeg: ScanNet, class order S0")
+    assert missing.value("cfsseg", "17-1 old") is None and missing.value("lwf", "15-1 old") is None
+    assert "not comparable: CFSSeg: ScanNet, class order S0" in render_latex([], published)
