@@ -108,5 +108,5 @@ def make_value(
             "commit": None,
             "dirty": None,
         },
-        "created": f"2026-11-22T18:00:{seed:02d}Z",
+        "created": f"2026-11-22T18:{seed // 60:02d}:{seed % 60:02d}Z",
     }
