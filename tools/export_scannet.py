@@ -25,7 +25,7 @@ import baselines  # noqa: F401  registers the methods
 from scannet_css.errors import InputError, run_command
 from scannet_css.files import digest, digest_file, locked, remove_temporary_files, write_atomic
 from scannet_css.learning.predictor import Predictor, add_network_options, predictor_of
-from scannet_css.results.submission import (
+from scannet_css.results.benchmark_zip import (
     NONE_ID,
     TEST_LIST,
     as_lines,

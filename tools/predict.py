@@ -22,7 +22,7 @@ import baselines  # noqa: F401  registers the methods
 from scannet_css.errors import InputError, run_command
 from scannet_css.files import write_atomic
 from scannet_css.learning.predictor import Predictor, add_network_options, predictor_of
-from scannet_css.results.submission import as_lines
+from scannet_css.results.benchmark_zip import as_lines
 from scannet_css.scenes.ply import ply_bytes, triangles
 from scannet_css.scenes.raw import RawScan
 from scannet_css.scenes.single import SUFFIXES, SingleReader, matches, scene_name
