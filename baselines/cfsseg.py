@@ -30,6 +30,7 @@ from scannet_css.sparse import SparseTensor
 class CFSSeg(Method):
     name = "cfsseg"
     trains = False
+    reads = ("expansion", "classifier")
     width: int = option(5000, "columns of the random expansion", least=1)
     ridge: float = option(1.0, "weight of the regression's penalty", above=0)
     threshold: float = option(0.001, "greatest uncertainty of a pseudo-label, nats", least=0)

@@ -12,16 +12,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import baselines  # noqa: F401  registers the methods, whose settings are checked
 from scannet_css.errors import InputError, run_command
-from scannet_css.results.leaderboard import (
-    SHORT_TABLE,
-    build_sections,
-    read_records,
-    render_markdown,
-    write_leaderboard,
-)
+from scannet_css.results.leaderboard import build_sections, read_records
+from scannet_css.results.published import read_published
+from scannet_css.results.render import SHORT_TABLE, render_markdown, write_leaderboard
 from scannet_css.results.report import write_page
+from scannet_css.results.splits import load_splits
 
+ROOT = Path(__file__).resolve().parents[1]
 DEFAULT_PATHS = (Path("runs"), Path("benchmarks/records"))
 
 
@@ -45,11 +44,11 @@ def main(arguments: Sequence[str]) -> int:
         raise InputError(
             f"{where}: no records found, expected record.json of a run (benchmarks/run.py writes one)"
         )
-    sections = build_sections(records)
-    write_leaderboard(sections, options.out)
+    sections = build_sections(records, load_splits(ROOT / "benchmarks" / "splits"))
+    write_leaderboard(sections, options.out, read_published())
     write_page(sections, options.out)
     print(render_markdown(sections, SHORT_TABLE))
-    print(f"wrote {options.out / 'leaderboard.csv'}, leaderboard.md and index.html")
+    print(f"wrote {options.out / 'leaderboard.csv'}, leaderboard.md, leaderboard.tex and index.html")
     return 1 if problems else 0
 
 

@@ -251,6 +251,7 @@ def make_record(
     manifest, protocol = setting.manifest, setting.protocol
     return Record(
         format=FORMAT,
+        entry=None,
         method=MethodRecord(method.name, method.settings()),
         protocol=ProtocolRecord(
             name=protocol.name,

@@ -28,8 +28,9 @@ from results_data import (
 
 from scannet_css.errors import InputError, run_command
 from scannet_css.files import write_atomic
-from scannet_css.results.leaderboard import Row, Section, mean_and_deviation, read_records
+from scannet_css.results.leaderboard import Section, read_records
 from scannet_css.results.record import Record
+from scannet_css.results.rows import Row, mean_and_deviation
 
 DOCS = Path(__file__).resolve().parent
 BENCHMARKS = DOCS.parent / "benchmarks"

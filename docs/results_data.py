@@ -12,8 +12,9 @@ from scannet_css.errors import InputError
 from scannet_css.files import digest
 from scannet_css.learning.method import find_method, options_of
 from scannet_css.learning.metrics import summarise
-from scannet_css.results.leaderboard import Row, Section, build_sections, mean_and_deviation
+from scannet_css.results.leaderboard import Section, build_sections
 from scannet_css.results.record import Record
+from scannet_css.results.rows import Row, mean_and_deviation
 
 # How the hashes of the two manifests begin: the rooms of the tables, and those on which settings were chosen.
 STUDY = "5fea1c9e4e65a677"

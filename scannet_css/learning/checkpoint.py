@@ -18,7 +18,7 @@ from scannet_css.errors import InputError
 from scannet_css.files import write_atomic
 
 FORMAT = 1
-_TITLE = b"scannet-css checkpoint "
+TITLE = b"scannet-css checkpoint "
 _HEADER = re.compile(rb"scannet-css checkpoint (\d{1,9})\n([0-9a-f]{64})\n")
 _NAME = "checkpoint-{:09d}.pt"
 KEPT = 2
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Writes tensors, numbers, strings and containers of them, atomically. Raises OSError."""
     buffer = io.BytesIO()
-    header = _TITLE + b"%d\n" % FORMAT + b"0" * 64 + b"\n"
+    header = TITLE + b"%d\n" % FORMAT + b"0" * 64 + b"\n"
     buffer.write(header)
     torch.save(content, buffer)
     whole = buffer.getbuffer()

@@ -30,8 +30,9 @@ from scannet_css.learning.metrics import summarise
 from scannet_css.learning.passes import add_up, forget_sums
 from scannet_css.learning.setting import Setting, claim_folder
 from scannet_css.learning.train import StepTrainer
+from scannet_css.learning.trained import ABOUT, About, export, link_base
 from scannet_css.network import MinkUNet, build_network, frozen_copy, grow
-from scannet_css.network.weights import initialise, save_weights
+from scannet_css.network.weights import initialise
 from scannet_css.scenes import SceneEntry
 from scannet_css.scenes.loader import (
     Batch,
@@ -213,6 +214,8 @@ class ContinualRun:
         if content is None:
             content, result = self._train(step, folder)
         else:
+            if ABOUT not in content and distributed.is_first():  # of an older version
+                save_checkpoint(folder / "finished.pt", {**content, ABOUT: self._about(step)})
             step.network.load_state_dict(content["network"])
             result = StepResult(**content["result"])
             log.info("step %d: already done, taken from %s", step.index, folder)
@@ -266,16 +269,22 @@ class ContinualRun:
             "network": step.network.state_dict(),
             "method": self.method.state if step.index or self.method.base else {},
             "result": asdict(result),
+            ABOUT: self._about(step),
         }
         if distributed.is_first():
             save_checkpoint(folder / "finished.pt", content)
         return content, result
+
+    def _about(self, step: Step) -> dict[str, Any]:
+        return asdict(About.of(self.setting, self.method if step.index else None, step.index))
 
     def _visit_base(self, step: Step, state: dict[str, Any]) -> None:
         """Lets the method look at the shared base step; what it remembers is its own, so it is stored here.
         `state`: what the methods of this base have in common."""
         folder = self._folder_of(0)
         path = folder / "method.pt"
+        if distributed.is_first():
+            link_base(folder, self.base_folder)
         if distributed.first_process_first(path.exists):
             self.method.state = load_checkpoint(path)
             return
@@ -331,16 +340,8 @@ class ContinualRun:
 
     def _export(self, step: Step, path: Path) -> None:
         """The network after a step as safetensors, for others."""
-        setting = self.setting
-        if path.exists():
-            return
-        metadata = {
-            "network": setting.recipe.network,
-            "inputs": setting.recipe.inputs,
-            "voxel_size": str(setting.manifest.voxel_size),
-            "channels": json.dumps(setting.protocol.channel_names(step.index)),
-            "method": self.method.name,
-            "protocol": setting.protocol.name,
-            "data": setting.manifest.hash,
-        }
-        save_weights(path, step.network, metadata)
+        if not path.exists():
+            setting = self.setting
+            about = About.of(setting, self.method, step.index)
+            origin = {"protocol": setting.protocol.name, "data": setting.manifest.hash}
+            export(path, step.network, self.method, about, **origin)

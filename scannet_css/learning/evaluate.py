@@ -12,6 +12,25 @@ from scannet_css.scenes.loader import Batch
 from scannet_css.sparse import SparseTensor
 
 
+def answers(
+    network: nn.Module,
+    predict: Callable[[Output], Tensor],
+    features: Tensor,
+    coordinates: Tensor,
+    predicts_background: bool,
+    autocast: Callable[[], AbstractContextManager],
+) -> Tensor:
+    """The channel of each voxel (N,) int64, by its features (N, channels) and coordinates (N, 4).
+
+    `predict` gives the channels' scores (N, C) by the network's output. Where the protocol leaves no true
+    background (`predicts_background` false), channel 0 is not a candidate. The network has to be in eval
+    mode.
+    """
+    with torch.inference_mode(), autocast():
+        scores = predict(network(SparseTensor(features, coordinates)))
+    return scores.argmax(1) if predicts_background else scores[:, 1:].argmax(1) + 1
+
+
 def count_batch(
     network: nn.Module,
     predict: Callable[[Output], Tensor],
@@ -24,14 +43,10 @@ def count_batch(
     """The confusion matrices of a batch, (C, C) int64: at raw "vertices" and at "voxels". Rows are the ground
     truth.
 
-    `predict` gives the channels' scores (N, C) by the network's output. A vertex gets the prediction of its
-    voxel through the stored inverse map. Where the protocol leaves no true background (`predicts_background`
-    false), channel 0 is not a candidate. `on_prediction(scene name, (P,) uint8 channels)` is called for every
-    scene if given. The network has to be in eval mode.
+    See `answers`; a vertex gets that of its voxel through the stored inverse map. `on_prediction(scene name,
+    (P,) uint8 channels)` is called for every scene if given.
     """
-    with torch.inference_mode(), autocast():
-        logits = predict(network(SparseTensor(batch.features, batch.coordinates)))
-    prediction = logits.argmax(1) if predicts_background else logits[:, 1:].argmax(1) + 1
+    prediction = answers(network, predict, batch.features, batch.coordinates, predicts_background, autocast)
     at_voxels = accumulate(None, batch.labels, prediction, channels)
     at_vertices = torch.zeros_like(at_voxels)
     scene_of_voxel = batch.coordinates[:, 0]

@@ -110,6 +110,9 @@ class Method:
     base: ClassVar[str] = ""  # methods with the same word share their step 0; "": plain cross-entropy
     trains: ClassVar[bool] = True  # False: later steps have no epochs, `end` does the work
     freezes_norms: ClassVar[bool] = False  # batch norms keep their statistics in later steps
+    reads: ClassVar[
+        tuple[str, ...]
+    ] = ()  # tensors of `state` that `predict` needs; exported with the weights
     state: dict = field(default_factory=dict, init=False, repr=False)  # what it remembers between steps
 
     def __init_subclass__(cls) -> None:

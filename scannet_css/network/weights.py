@@ -4,6 +4,7 @@ import json
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -18,7 +19,7 @@ NESTED = ("state_dict", "model_state_dict", "model")  # where checkpoints keep w
 PREFIXES = ("module.", "model.", "backbone.")  # DistributedDataParallel, Lightning, Pointcept
 STEM, CLASSIFIER = "conv0p1s1.kernel", "final."
 COUNTER = "num_batches_tracked"  # torch's batch norm counts its batches, older files do not
-_HEADER = "scannet_css"
+HEADER = "scannet_css"
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -150,11 +151,15 @@ def _suggestion(network: MinkUNet, weights: dict[str, Tensor]) -> str:
     return ""
 
 
-def save_weights(path: str | Path, network: MinkUNet, metadata: dict[str, str]) -> None:
-    """Writes the network's weights as safetensors, atomically; the same network gives the same bytes.
+def save_weights(
+    path: str | Path, network: MinkUNet, metadata: dict[str, Any], beside: dict[str, Tensor] | None = None
+) -> None:
+    """Writes the network's weights, and tensors `beside` them, as safetensors, atomically; the same network
+    gives the same bytes.
 
     `metadata` lies in the header as JSON under one key, since safetensors does not keep the order of several.
     """
-    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    tensors = {**network.state_dict(), **(beside or {})}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     text = json.dumps(metadata, sort_keys=True, separators=(",", ":"))
-    write_atomic(path, safetensors.torch.save(tensors, metadata={_HEADER: text}))
+    write_atomic(path, safetensors.torch.save(tensors, metadata={HEADER: text}))

@@ -1,14 +1,14 @@
 """The record: the one JSON file a run leaves behind, from which every reported number is recomputed.
 
-The dataclasses are the schema, format 2; schema.py reads them strictly. A joint run holds a single step
-with all classes, while `protocol.steps` still lists the original steps.
+The dataclasses are the schema, format 3; schema.py reads them strictly and docs/record.schema.json says the
+same as JSON Schema. Records of formats 1 and 2 are read as what they mean in format 3. A joint run holds a
+single step with all classes, while `protocol.steps` still lists the original steps.
 """
 
 import platform
 import re
 import subprocess
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,10 @@ from scannet_css import distributed
 from scannet_css.errors import InputError
 from scannet_css.files import digest, write_json
 from scannet_css.learning.metrics import summarise
-from scannet_css.results.schema import as_text, parse, read, require
+from scannet_css.results.schema import Contact, Day, Link, Time, as_text, parse, read, require
 from scannet_css.sparse.engine import engine_name
 
-FORMAT = 2  # 2: where the network started, determinism, processes
+FORMAT = 3  # 2: where the network started, determinism, processes; 3: the entry, CUDA
 LONGEST_FILE = 64 * 2**20
 _HASH = re.compile(r"[0-9a-f]{8,64}")
 
@@ -42,7 +42,7 @@ class ProtocolRecord:
     name: str
     version: int
     hash: str
-    steps: list[list[str]]
+    steps: list[list[str]]  # class names; one after the other they are the class order
     background: list[str]
     regime: str
     unannotated: str
@@ -81,13 +81,14 @@ class StepRecord:
     iterations: int
     seconds: float
     peak_memory_bytes: int | None  # None where the device does not tell
-    deterministic: bool  # the same run gives the same bits
+    deterministic: bool | None  # the same run gives the same bits; None: not known (format 1)
 
 
 @dataclass
 class EnvironmentRecord:
     package: str
     torch: str
+    cuda: str | None  # what torch was built for; None: a CPU build, or not known (formats 1 and 2)
     numpy: str
     python: str
     platform: str
@@ -100,8 +101,20 @@ class EnvironmentRecord:
 
 
 @dataclass
+class EntryRecord:
+    """Who stands behind a run on the leaderboard."""
+
+    name: str
+    paper: Link | None
+    code: Link | None
+    contact: Contact | None
+    date: Day  # of the submission
+
+
+@dataclass
 class Record:
     format: int
+    entry: EntryRecord | None  # None: not submitted yet, or the suite's own
     method: MethodRecord
     protocol: ProtocolRecord
     data: DataRecord
@@ -110,15 +123,12 @@ class Record:
     seed: int
     steps: list[StepRecord]
     environment: EnvironmentRecord
-    created: str  # UTC, 2026-11-22T18:00:00Z
+    created: Time
 
     @classmethod
     def from_json(cls, value: Any) -> "Record":
         """The record in a parsed JSON value. Raises InputError naming field, value and rule."""
-        found = value.get("format") if isinstance(value, dict) else None
-        if type(found) is int:
-            require(found == FORMAT, "format", found, f"expected {FORMAT}, made by this version")
-        record = read(cls, value, "")
+        record = read(cls, upgraded(value), "")
         _check(record)
         return record
 
@@ -127,8 +137,9 @@ class Record:
 
     @property
     def hash(self) -> str:
-        """sha256 of the content; when it was written does not matter."""
-        return digest({name: value for name, value in self.to_json().items() if name != "created"})
+        """sha256 of the run; when it was written and who submits it does not matter."""
+        run = self.to_json()
+        return digest({name: value for name, value in run.items() if name not in ("created", "entry")})
 
     @property
     def is_joint(self) -> bool:
@@ -139,6 +150,34 @@ class Record:
         """Every reported number, recomputed from the confusion matrices at "vertices" or "voxels"."""
         confusions = [getattr(step.confusion, level) for step in self.steps]
         return summarise(confusions, base_classes=len(self.protocol.steps[0]))
+
+
+def upgraded(value: Any) -> Any:
+    """A record of an earlier format as one of this format: what was not written then is None.
+
+    Raises InputError for a format that this version does not know.
+    """
+    found = value.get("format") if isinstance(value, dict) else None
+    if type(found) is not int:
+        return value  # the reader says what is wrong
+    newer = "made by a newer version of scannet-css: update yours" if found > FORMAT else "no such format"
+    require(1 <= found <= FORMAT, "format", found, f"expected 1 to {FORMAT}; {newer}")
+    if found == FORMAT:
+        return value
+    parts = {name: part for name in ("network", "environment") if isinstance(part := value.get(name), dict)}
+    new = {**value, "format": FORMAT, "entry": None}
+    if "environment" in parts:
+        new["environment"] = {"cuda": None, **parts["environment"]}
+    if found == 1:
+        if "environment" in parts:
+            new["environment"].setdefault("engine", "torch")  # there was no other
+            new["environment"]["processes"] = 1
+        if "network" in parts:
+            new["network"] = {**parts["network"], "start": None}
+        steps = value.get("steps")
+        if isinstance(steps, list) and all(isinstance(step, dict) for step in steps):
+            new["steps"] = [{**step, "deterministic": None} for step in steps]
+    return new
 
 
 def save_record(record: Record, path: str | Path) -> None:
@@ -171,6 +210,7 @@ def environment(device: torch.device | str = "cpu", dtype: torch.dtype = torch.f
     return {
         "package": scannet_css.__version__,
         "torch": str(torch.__version__),
+        "cuda": torch.version.cuda,
         "numpy": numpy.__version__,
         "python": platform.python_version(),
         "platform": as_text(platform.platform()),
@@ -229,16 +269,8 @@ def _check(record: Record) -> None:
     ):
         require(value >= least, field, value, f"expected at least {least}")
     require(record.data.voxel_size > 0, "data.voxel_size", record.data.voxel_size, "expected metres above 0")
-    require(_is_time(record.created), "created", record.created, "expected UTC time as 2026-11-22T18:00:00Z")
     _check_protocol(record.protocol.steps)
     _check_steps(record)
-
-
-def _is_time(text: str) -> bool:
-    try:
-        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").strftime("%Y-%m-%dT%H:%M:%SZ") == text
-    except ValueError:
-        return False
 
 
 def _check_protocol(steps: list[list[str]]) -> None:
@@ -263,6 +295,8 @@ def _check_steps(record: Record) -> None:
         for name in ("scenes", "epochs", "iterations", "seconds", "peak_memory_bytes"):
             value = getattr(step, name)
             require(value is None or value >= 0, f"{field}.{name}", value, "expected at least 0")
+    for level in ("vertices", "voxels"):
+        _check_row_sums(record, level)
 
 
 def _check_confusion(matrix: list[list[int]], channels: int, field: str) -> None:
@@ -271,3 +305,18 @@ def _check_confusion(matrix: list[list[int]], channels: int, field: str) -> None
     least, points = min(map(min, matrix)), sum(map(sum, matrix))
     require(least >= 0, field, least, "expected counts of at least 0")
     require(points < 2**53, field, points, "expected fewer points than 2**53")
+
+
+def _check_row_sums(record: Record, level: str) -> None:
+    """Every step is evaluated on the same points: a class keeps its number, and so do all together."""
+    before: list[int] = []
+    for index, step in enumerate(record.steps):
+        sums = [sum(row) for row in getattr(step.confusion, level)]
+        field = f"steps[{index}].confusion.{level}"
+        for name, points, earlier in zip(step.classes[1:], sums[1:], before[1:], strict=False):
+            rule = f"expected {earlier} as after the step before: the validation split does not change"
+            require(points == earlier, f"{field}, row {name}", f"{points} points", rule)
+        if before:
+            rule = f"expected {sum(before)} as after the step before"
+            require(sum(sums) == sum(before), field, f"{sum(sums)} points", rule)
+        before = sums

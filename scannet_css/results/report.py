@@ -14,7 +14,10 @@ import numpy as np
 
 from scannet_css.files import write_atomic
 from scannet_css.learning.metrics import class_ious, summarise
-from scannet_css.results.leaderboard import REFERENCE, TABLE, Row, Section, mean_and_deviation
+from scannet_css.results.leaderboard import Section
+from scannet_css.results.published import PublishedTable
+from scannet_css.results.render import REFERENCE, TABLE
+from scannet_css.results.rows import Row, mean_and_deviation
 
 WIDTH, HEIGHT = 460, 320
 LEFT, RIGHT, TOP, BOTTOM = 48, 16, 34, 44  # margins of the plotting area
@@ -95,6 +98,11 @@ def render_page(sections: Sequence[Section], pictures: Iterable[Path] = ()) -> s
     )
 
 
+def render_tables_page(sections: Sequence[Section], published: Sequence[PublishedTable]) -> str:
+    """The tables alone."""
+    return render_page([section for section in sections if section.rows])
+
+
 def _section(section: Section) -> str:
     charts = [chart for chart in (_curves(section), _trade_off(section)) if chart]
     cards = "".join(f'<div class="card">{chart}</div>' for chart in charts)
@@ -114,7 +122,7 @@ def _scores(section: Section) -> str:
         body += f'<tr class="reference"><td colspan="{len(TABLE)}">{REFERENCE}</td></tr>'
     body += "".join(_score_line(section, row) for row in section.references)
     notes = "".join(
-        f"<p>{escape(section.label(row))}: {escape(row.note)}</p>" for row in section.rows if row.note
+        f"<p>{escape(section.label(row))}: {escape(flag)}</p>" for row in section.rows for flag in row.flags
     )
     return f'<table class="scores"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}'
 

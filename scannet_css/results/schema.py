@@ -2,15 +2,16 @@
 
 What a third party writes ends up in spreadsheets, pages and terminals, so text that could act there is
 refused rather than escaped: no formula, markup, web address, control or bidirectional character passes
-TEXT_RULE.
+TEXT_RULE. Web addresses stand in fields of their own kind, Link, and contacts in Contact.
 """
 
 import json
 import re
 from collections import Counter
 from dataclasses import is_dataclass
+from datetime import date, datetime
 from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, NewType, Union, get_args, get_origin, get_type_hints
 
 from scannet_css.errors import InputError
 
@@ -19,12 +20,42 @@ TEXT_RULE = (
     f"expected 1 to {LONGEST_TEXT} of the characters A-Z a-z 0-9 space . _ - + ( ) / , : neither starting "
     "with + - or space, nor ending with space, nor holding // or www."
 )
-_TEXT = re.compile(r"(?!.*(//|www\.))(?![+\- ])[A-Z0-9 ._\-+()/,:]+(?<! )", re.IGNORECASE | re.ASCII)
+Link = NewType("Link", str)
+Contact = NewType("Contact", str)
+Day = NewType("Day", str)
+Time = NewType("Time", str)
+
+_HOST = r"([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,24}"
+_LINK = rf"https://(?!xn--){_HOST}(/[A-Za-z0-9._~/+=?-]*)?"
+# The kinds of text: a pattern for the whole of it (without flags, for JSON Schema) and the rule in words.
+TEXTS: dict[Any, tuple[str, str]] = {
+    str: (rf"(?!.*(//|[wW]{{3}}\.))(?![+\- ])[A-Za-z0-9 ._\-+()/,:]{{1,{LONGEST_TEXT}}}(?<! )", TEXT_RULE),
+    Link: (
+        rf"(?=.{{1,200}}$){_LINK}",
+        "expected https://, a host's name in small letters and a path of the characters "
+        "A-Z a-z 0-9 . _ ~ / + = ? -, at most 200 in all",
+    ),
+    Contact: (
+        rf"(?=.{{1,200}}$)([A-Za-z0-9][A-Za-z0-9._+-]*@{_HOST}|{_LINK})",
+        "expected an e-mail address or a web address that starts with https://",
+    ),
+    Day: (r"[0-9]{4}-[0-9]{2}-[0-9]{2}", "expected a day as 2026-11-22"),
+    Time: (
+        r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z",
+        "expected UTC time as 2026-11-22T18:00:00Z",
+    ),
+}
+_UNIONS = (UnionType, Union)  # a NewType in it makes it the latter
+_PATTERNS = {kind: re.compile(pattern, re.ASCII) for kind, (pattern, _) in TEXTS.items()}
 _NAMES = {
     bool: "true or false",
     int: "an integer",
     float: "a number",
     str: "text",
+    Link: "text",
+    Contact: "text",
+    Day: "text",
+    Time: "text",
     type(None): "null",
     list: "a list",
 }
@@ -63,18 +94,20 @@ def read(kind: Any, value: Any, field: str) -> Any:
         return _read_dataclass(kind, value, field)
     if origin is list:
         require(isinstance(value, (list, tuple)), field, value, "expected a list")
+        if inner[0] is int and all(type(item) is int and abs(item) < 2**53 for item in value):
+            return list(value)  # rows of confusion matrices are most of a record
         return [read(inner[0], item, f"{field}[{index}]") for index, item in enumerate(value)]
     if origin is dict:
         require(isinstance(value, dict), field, value, "expected an object")
         return {
             read(str, name, field): read(inner[1], item, f"{field}.{name}") for name, item in value.items()
         }
-    fitting = [one for one in (inner if origin is UnionType else (kind,)) if _fits(one, value)]
+    fitting = [one for one in (inner if origin in _UNIONS else (kind,)) if _fits(one, value)]
     require(bool(fitting), field, value, f"expected {_described(kind)}")
-    if get_origin(fitting[0]) is list:
+    if get_origin(fitting[0]) is list or is_dataclass(fitting[0]):
         return read(fitting[0], value, field)
-    if fitting[0] is str:
-        require(len(value) <= LONGEST_TEXT and bool(_TEXT.fullmatch(value)), field, value, TEXT_RULE)
+    if fitting[0] in TEXTS:
+        require(_follows(fitting[0], value), field, value, TEXTS[fitting[0]][1])
     if fitting[0] in (int, float):
         # false for NaN and infinity too, and the bound keeps every sum of counts inside int64
         require(abs(value) < 2**53, field, value, "expected a finite number below 2**53")
@@ -94,23 +127,74 @@ def _read_dataclass(kind: type, value: Any, field: str) -> Any:
     return kind(**{name: read(hint, value[name], f"{prefix}{name}") for name, hint in hints.items()})
 
 
+def _follows(kind: Any, text: str) -> bool:
+    # the length first: a lookahead over a megabyte takes its time
+    if len(text) > 200 or not _PATTERNS[kind].fullmatch(text):
+        return False
+    try:
+        if kind is Day:
+            date.fromisoformat(text)
+        if kind is Time:
+            datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ")
+    except ValueError:  # the 31st of February
+        return False
+    return True
+
+
 def _fits(kind: Any, value: Any) -> bool:
+    if kind in TEXTS:
+        return type(value) is str
     if kind is float:
         return type(value) in (int, float)
     if get_origin(kind) is list:
         return type(value) in (list, tuple)
+    if is_dataclass(kind):
+        return isinstance(value, dict)
     return type(value) is kind  # exact: true and false are no integers
 
 
 def _described(kind: Any) -> str:
-    kinds = get_args(kind) if get_origin(kind) is UnionType else (kind,)
-    return " or ".join(_NAMES[get_origin(one) or one] for one in kinds)
+    kinds = get_args(kind) if get_origin(kind) in _UNIONS else (kind,)
+    return " or ".join(_NAMES.get(get_origin(one) or one, "an object") for one in kinds)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     for name, count in Counter(name for name, _ in pairs).items():
         require(count == 1, name, f"{count} times in one object", "a field stands once")
     return dict(pairs)
+
+
+def json_schema(kind: type, title: str) -> dict[str, Any]:
+    """The dataclass `kind` as JSON Schema (2020-12): types, names and texts as `read` demands them."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title, **_schema_of(kind)}
+
+
+def _schema_of(kind: Any) -> dict[str, Any]:
+    origin, inner = get_origin(kind), get_args(kind)
+    if is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return {
+            "type": "object",
+            "properties": {name: _schema_of(hint) for name, hint in hints.items()},
+            "required": list(hints),
+            "additionalProperties": False,
+        }
+    if origin is list:
+        return {"type": "array", "items": _schema_of(inner[0])}
+    if origin is dict:
+        names = {"pattern": f"^(?:{TEXTS[str][0]})$"}
+        return {"type": "object", "propertyNames": names, "additionalProperties": _schema_of(inner[1])}
+    if origin in _UNIONS:
+        return {"anyOf": [_schema_of(one) for one in inner]}
+    if kind in TEXTS:
+        return {"type": "string", "pattern": f"^(?:{TEXTS[kind][0]})$", "description": TEXTS[kind][1]}
+    limits = {"minimum": 1 - 2**53, "maximum": 2**53 - 1}
+    return {
+        bool: {"type": "boolean"},
+        int: {"type": "integer", **limits},
+        float: {"type": "number", **limits},
+        type(None): {"type": "null"},
+    }[kind]
 
 
 def _short(shown: str) -> str:

@@ -57,7 +57,7 @@ class ScanNetReader:
 
     def find(self) -> Found:
         """The listed scans that are there, sorted. Raises InputError if there are none, or for bad lists."""
-        folders = _find_scans(self.scans)
+        folders = find_scans(self.scans)
         split_of = _read_lists(self.scans)
         table = (self.label_map.path,) if self.label_map else ()
         sources = [
@@ -127,7 +127,8 @@ def _beside(scans: Path, name: str) -> Path | None:
     return next((place / name for place in _places(scans) if (place / name).is_file()), None)
 
 
-def _find_scans(scans: Path) -> dict[str, Path]:
+def find_scans(scans: Path) -> dict[str, Path]:
+    """Name -> folder of the scans in ScanNet's root or in a folder of scans. Raises InputError for none."""
     if not scans.is_dir():
         raise InputError(f"{scans}: no such folder; expected a folder with scans")
     folders: dict[str, Path] = {}

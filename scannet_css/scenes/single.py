@@ -1,7 +1,7 @@
 """One own file as a data set of one test scene without labels: to predict on what nobody annotated.
 
-A .ply (binary like ScanNet's, with points in metres, z up, and where it has them colours, normals, triangles)
-is read here, a .pcd by open3d where that is installed. The scene is named after the file and has ScanNet's
+A .ply (binary or text, with points in metres, z up, and where it has them colours, normals, triangles) is
+read here, a .pcd by open3d where that is installed. The scene is named after the file and has ScanNet's
 classes, so that a network trained on ScanNet can be applied to it.
 """
 
@@ -68,7 +68,7 @@ _Arrays = tuple[np.ndarray, np.ndarray | None, np.ndarray | None, np.ndarray]
 
 def _read_mesh(path: Path) -> _Arrays:
     """Points (P, 3) float32, colours (P, 3) uint8, normals (P, 3) float32 and triangles (T, 3) of a .ply."""
-    elements = read_ply(path)
+    elements = read_ply(path, text=True)
     vertices = elements.get("vertex", np.empty(0, [("x", "f4")]))
     points = _columns(path, vertices, ("x", "y", "z"), "f", np.float32)
     if points is None:

@@ -19,6 +19,7 @@ from scannet_css.errors import InputError
 from scannet_css.files import write_atomic, write_json
 from scannet_css.scenes.classes import COLOURS, NYU40_IDS, SCANNET200, UNLABELLED_COLOUR
 from scannet_css.scenes.paint import DATA
+from scannet_css.scenes.ply import ply_bytes, triangles
 from scannet_css.scenes.rooms import make_room
 from scannet_css.scenes.scanning import Scan, categories, scan_room
 
@@ -86,22 +87,17 @@ def write_scan(scan: Scan, folder: Path) -> None:
 
 
 def _write_ply(path: Path, points, colours, faces, labels=None) -> None:
-    fields = [("xyz", "<f4", 3), ("rgba", "u1", 4)] + ([("label", "<u2")] if labels is not None else [])
-    vertex = np.empty(len(points), dtype=fields)
-    vertex["xyz"] = points
-    vertex["rgba"][:, :3] = colours
-    vertex["rgba"][:, 3] = 255
+    fields = [(axis, "<f4") for axis in "xyz"]
+    fields += [(name, "u1") for name in ("red", "green", "blue", "alpha")]
+    vertex = np.empty(len(points), fields + ([("label", "<u2")] if labels is not None else []))
+    for axis, values in zip("xyz", points.T, strict=True):
+        vertex[axis] = values
+    for name, values in zip(("red", "green", "blue"), colours.T, strict=True):
+        vertex[name] = values
+    vertex["alpha"] = 255
     if labels is not None:
         vertex["label"] = labels
-    face = np.empty(len(faces), dtype=[("count", "u1"), ("index", "<i4", 3)])
-    face["count"] = 3
-    face["index"] = faces
-    properties = [f"property float {axis}" for axis in "xyz"]
-    properties += [f"property uchar {name}" for name in ("red", "green", "blue", "alpha")]
-    properties += ["property ushort label"] if labels is not None else []
-    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(points)}", *properties]
-    header += [f"element face {len(faces)}", "property list uchar int vertex_indices", "end_header"]
-    path.write_bytes(("\n".join(header) + "\n").encode() + vertex.tobytes() + face.tobytes())
+    path.write_bytes(ply_bytes({"vertex": vertex, "face": triangles(faces)}))
 
 
 def label_palette() -> np.ndarray:

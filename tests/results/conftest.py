@@ -1,109 +1,16 @@
-"""Records for the tests of the results: real in shape, with confusion matrices drawn from a seed."""
+"""Records for the tests of the results, and commands run in this process."""
 
 import runpy
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pytest
+from made_records import make_value
 
 from scannet_css.errors import run_command
 from scannet_css.results.record import Record
 
 ROOT = Path(__file__).parents[2]
-STEPS = [["wall", "floor", "chair"], ["sofa", "shower curtain"]]
-
-
-def confusion(channels: int, accuracy: list[float], generator: np.random.Generator) -> list[list[int]]:
-    """(C, C) counts; of each channel's points the given share is right, the rest falls anywhere."""
-    matrix = np.zeros((channels, channels), dtype=np.int64)
-    for channel, share in enumerate(accuracy):
-        points = int(generator.integers(5_000, 50_000))
-        wrong = generator.multinomial(int(points * (1 - share)), np.full(channels, 1 / channels))
-        matrix[channel] = wrong
-        matrix[channel, channel] += points - wrong.sum()
-    return matrix.tolist()
-
-
-def make_value(
-    method: str = "lgkd",
-    seed: int = 0,
-    old: float = 0.6,
-    new: float = 0.5,
-    steps: list[list[str]] = STEPS,
-    dataset: str = "synthetic",
-    settings: dict | None = None,
-    protocol: str = "scannet/lgkd-14-5",
-) -> dict:
-    """A record as JSON. `old`, `new`: share of right points of base and added classes at the end."""
-    generator = np.random.default_rng([seed, len(method)])
-    steps = [list(names) for names in steps]
-    run_steps = (
-        [sum(steps, [])] if method == "joint" else [sum(steps[: i + 1], []) for i in range(len(steps))]
-    )
-    reported = []
-    for index, classes in enumerate(run_steps):
-        is_last = index == len(run_steps) - 1
-        accuracy = [0.7] + [old if is_last else 0.8] * len(steps[0])
-        accuracy += [new] * (len(classes) + 1 - len(accuracy))
-        jitter = generator.normal(0, 0.02, len(accuracy))
-        accuracy = np.clip(np.array(accuracy) + jitter, 0, 1).tolist()
-        vertices, voxels = (confusion(len(classes) + 1, accuracy, generator) for _ in range(2))
-        reported.append(
-            {
-                "classes": ["background", *classes],
-                "confusion": {"vertices": vertices, "voxels": voxels},
-                "scenes": 40,
-                "epochs": 8,
-                "iterations": 320,
-                "seconds": 61.5,
-                "peak_memory_bytes": None,
-                "deterministic": True,
-            }
-        )
-    return {
-        "format": 2,
-        "method": {"name": method, "settings": {} if settings is None else settings},
-        "protocol": {
-            "name": protocol,
-            "version": 1,
-            "hash": "ab" * 32,
-            "steps": steps,
-            "background": ["otherfurniture"],
-            "regime": "overlapped",
-            "unannotated": "ignore",
-        },
-        "data": {
-            "dataset": dataset,
-            "manifest_hash": "cd" * 32,
-            "voxel_size": 0.05,
-            "train_scenes": 40,
-            "validation_scenes": 12,
-        },
-        "network": {"name": "minkunet14s", "parameters": 654321, "start": None},
-        "recipe": {
-            "learning_rate": 0.1,
-            "schedule": "poly",
-            "mixed_precision": False,
-            "translate": [0.2, 0.0],
-        },
-        "seed": seed,
-        "steps": reported,
-        "environment": {
-            "package": "0.1.0",
-            "torch": "2.6.0+cpu",
-            "numpy": "2.2.0",
-            "python": "3.10.14",
-            "platform": "Linux-6.1.0-x86_64-with-glibc2.36",
-            "device": "AMD EPYC",
-            "engine": "torch",
-            "threads": 2,
-            "processes": 1,
-            "commit": None,
-            "dirty": None,
-        },
-        "created": f"2026-11-22T18:00:{seed:02d}Z",
-    }
 
 
 @pytest.fixture

@@ -97,14 +97,15 @@ def test_own_environment_is_accepted(value):
 
 
 CHANGES = [
-    (("format",), 1, "format is 1: expected 2, made by this version"),
+    (("format",), 0, "format is 0: expected 1 to 3; no such format"),
+    (("format",), 4, "format is 4: expected 1 to 3; made by a newer version of scannet-css: update yours"),
     (
         ("network", "start"),
         "weights.pth",
         "network.start is 'weights.pth': expected 8 to 64 hexadecimal digits",
     ),
     (("environment", "processes"), 0, "environment.processes is 0: expected at least 1"),
-    (("steps", 0, "deterministic"), None, "steps[0].deterministic is None: expected true or false"),
+    (("steps", 0, "deterministic"), 1, "steps[0].deterministic is 1: expected true or false or null"),
     (("format",), True, "format is True: expected an integer"),
     (("seed",), "0", "seed is '0': expected an integer"),
     (("seed",), 1.5, "seed is 1.5: expected an integer"),

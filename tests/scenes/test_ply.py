@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from plyfile import PlyData, PlyElement
 
-from scannet_css.scenes.ply import read_ply
+from scannet_css.scenes.ply import ply_bytes, read_ply
 
 TYPES = ("i1", "u1", "i2", "u2", "i4", "u4", "f4", "f8")
 
@@ -42,3 +42,13 @@ def test_against_plyfile(tmp_path, seed):
             assert found[name][field].astype(table[field].dtype).tobytes() == table[field].tobytes()
     assert np.array_equal(found["face"]["vertex_indices"], faces["vertex_indices"])
     assert (found["face"]["vertex_indices length"] == 3).all() and not found["face"]["flags"].any()
+
+    again = tmp_path / "again.ply"
+    again.write_bytes(ply_bytes(found, ["element vertex 7"]))
+    written = read_ply(again)
+    for name, array in found.items():
+        assert written[name].dtype.names == array.dtype.names
+        for field in array.dtype.names:
+            assert written[name][field].astype(array[field].dtype).tobytes() == array[field].tobytes()
+    theirs = PlyData.read(str(again))
+    assert theirs.comments == ["element vertex 7"] and len(theirs["face"]) == len(faces)

@@ -110,11 +110,45 @@ def test_any_file_name_gives_a_safe_scene_name(tmp_path, file, name):
         ({"normals": [[0, 0, 1], [np.inf, 0, 0], [0, 0, 1]]}, "the normal of vertex 1 is not finite"),
         ({"faces": [[0, 1, 3]]}, "face 0 is no triangle of the 3 vertices"),
         ({"faces": [[0, 1, 2], [0, -1, 2]]}, "face 1 is no triangle of the 3 vertices"),
-        ({"text": True}, "format ascii 1.0"),
     ],
 )
 def test_what_is_no_scan_is_refused(tmp_path, content, reason):
     path = write_ply(tmp_path / "room.ply", **content)
+    with pytest.raises(InputError, match=re.escape(reason)) as error:
+        read(path)
+    assert "room.ply" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_text_form_is_the_same_scan(tmp_path):
+    content = {"colours": COLOURS, "normals": DOWN, "faces": [[0, 1, 2]]}
+    binary, text = (
+        read(write_ply(tmp_path / f"{name}.ply", text=name == "text", **content))
+        for name in ("binary", "text")
+    )
+    for name in ("points", "colours", "normals", "faces"):
+        assert getattr(text, name).tolist() == getattr(binary, name).tolist()
+        assert getattr(text, name).dtype == getattr(binary, name).dtype
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "reason"),
+    [
+        (b"0 2 0.5 9 8 7", b"0 2 0.5 9 8", "vertex: not the numbers of its header ("),
+        (b"0 2 0.5 9 8 7", b"0 2 x 9 8 7", "vertex: not the numbers of its header ("),
+        (b"0 2 0.5 9 8 7", b"0 2 0.5 9 8 256", "vertex: not the numbers of its header ("),
+        (b"0 2 0.5 9 8 7\n", b"", "3 lines, but its header asks for 4; cut off or damaged"),
+        (b"0 2 0.5 9 8 7", b"0 2 nan 9 8 7", "vertex 2 is not finite"),
+        (b"0 2 0.5 9 8 7", b"0 2 \xff 9 8 7", "not plain text"),
+        (b"0 2 0.5 9 8 7", b" ", "vertex has blank lines"),
+        (b"3 0 1 2", b"4 0 1 2 0", "face: not the numbers of its header ("),
+        (b"3 0 1 2", b"2 0 1 2", "face 0 is not a triangle"),
+    ],
+)
+def test_damage_in_the_text_form_is_named(tmp_path, before, after, reason):
+    path = write_ply(tmp_path / "room.ply", colours=COLOURS, faces=[[0, 1, 2]], text=True)
+    whole = path.read_bytes()
+    assert whole.count(before) == 1
+    path.write_bytes(whole.replace(before, after))
     with pytest.raises(InputError, match=re.escape(reason)) as error:
         read(path)
     assert "room.ply" in str(error.value) and "\n" not in str(error.value)
