@@ -88,7 +88,11 @@ def default_titles(folders: Sequence[Path]) -> list[str]:
 
 
 def _method(folder: Path) -> str:
-    """The method's name as the run's settings have it, else the name of its folder."""
+    """The method's name as the run's settings have it, else the name of its folder; for a prediction's file
+    of the run that it lies in."""
+    if folder.is_file():
+        inside = folder.resolve().parents
+        folder = inside[2] if inside[1].name == "predictions" else inside[0]
     try:
         return str(json.loads((folder / "settings.json").read_bytes())["method"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

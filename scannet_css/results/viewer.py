@@ -149,25 +149,31 @@ def viewer_js() -> str:
     return "\n".join((_HERE / path).read_text(encoding="utf-8") for path in _SCRIPTS)
 
 
-def write_viewer_page(
-    path: Path,
-    rooms: Iterable[tuple[Scene, Sequence[RoomRun]]],
-    classes: Sequence[str] = CLASSES,
-    title: str = "",
-) -> None:
-    """Writes one HTML file that holds the viewer and the rooms and needs nothing else."""
+def viewer_page(
+    rooms: Iterable[tuple[Scene, Sequence[RoomRun]]], classes: Sequence[str] = CLASSES, title: str = ""
+) -> str:
+    """One HTML file that holds the viewer and the rooms and needs nothing else."""
     scripts, names = [], []
     for scene, runs in rooms:
         scripts.append(f"<script>{room_script(scene, runs, classes)}</script>\n")
         names.append(scene.name)
-    page = (
+    return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title or ', '.join(names))}</title><style>{_PAGE_STYLE}{viewer_css()}</style></head>"
         f"<body>{viewer_html(names, None)}\n{''.join(scripts)}<script>{viewer_js()}</script></body></html>\n"
     )
-    write_atomic(path, page)
+
+
+def write_viewer_page(
+    path: Path,
+    rooms: Iterable[tuple[Scene, Sequence[RoomRun]]],
+    classes: Sequence[str] = CLASSES,
+    title: str = "",
+) -> None:
+    """Writes `viewer_page`, atomically."""
+    write_atomic(path, viewer_page(rooms, classes, title))
 
 
 _PAGE_STYLE = """
