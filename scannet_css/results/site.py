@@ -17,6 +17,7 @@ from typing import Any
 
 from scannet_css.files import write_atomic
 from scannet_css.results.leaderboard import Section
+from scannet_css.results.predictions import RoomRun
 from scannet_css.results.published import PublishedTable
 from scannet_css.results.site_data import section_data
 from scannet_css.results.tables import (
@@ -27,6 +28,9 @@ from scannet_css.results.tables import (
     render_published,
     render_section_table,
 )
+from scannet_css.results.viewer import viewer_css, viewer_html, viewer_js, write_rooms
+from scannet_css.scenes import Scene
+from scannet_css.scenes.classes import CLASSES
 
 VENDOR = Path(__file__).parent / "vendor"
 SCRIPTS = (  # joined in this order into one
@@ -39,42 +43,48 @@ def write_site(
     sections: Sequence[Section],
     published: Sequence[PublishedTable],
     folder: str | Path,
-    rooms: Sequence[Any] = (),
+    rooms: Iterable[tuple[Scene, Sequence[RoomRun]]] = (),
+    classes: Sequence[str] = CLASSES,
 ) -> Path:
-    """Writes index.html into `folder`, atomically, and returns its path; every PNG in the folder's subfolder
-    `pictures` is shown."""
-    pictures = sorted(Path(folder).glob("pictures/*.png"))
-    path = Path(folder) / "index.html"
-    write_atomic(path, render_site(sections, published, rooms, pictures))
-    return path
+    """Writes index.html, and a script for each room into rooms/, each atomically; returns the page's path.
+
+    `classes` are those of the rooms' data set. Every PNG in the folder's subfolder `pictures` is shown.
+    """
+    folder = Path(folder)
+    room_names = write_rooms(folder / "rooms", rooms, classes)
+    pictures = sorted(folder.glob("pictures/*.png"))
+    write_atomic(folder / "index.html", render_site(sections, published, room_names, pictures))
+    return folder / "index.html"
 
 
 def render_site(
     sections: Sequence[Section],
     published: Sequence[PublishedTable] = (),
-    rooms: Sequence[Any] = (),
+    room_names: Sequence[str] = (),
     pictures: Iterable[Path] = (),
 ) -> str:
-    """The page as HTML; `pictures` (PNG files) become part of it."""
+    """The page as HTML; `pictures` (PNG files) become part of it, rooms/<name>.js lie beside it."""
     names = section_names(sections)
     theme = read_asset("theme.js")
     charts = (VENDOR / "charts.min.js").read_text(encoding="utf-8")
+    viewer = viewer_js() if room_names else ""
     page = "(function () {\n'use strict';\n" + "".join(map(read_asset, SCRIPTS)) + "})();\n"
     data = [{"name": name, **section_data(one)} for name, one in zip(names, sections, strict=True)]
     return Template(read_asset("site.html")).substitute(
-        policy=content_policy((theme, charts, page), bool(rooms)),
-        style=read_asset("tables.css") + read_asset("site.css"),
+        policy=content_policy((theme, charts, page, viewer), bool(room_names)),
+        style=read_asset("tables.css") + read_asset("site.css") + (viewer_css() if room_names else ""),
         theme=theme,
         introduction=escape(INTRODUCTION),
         choice=_choice(sections, names),
         meaning=render_meaning(),
         sections="".join(map(_section, sections, names)),
-        rooms=_rooms(rooms),
+        rooms=_rooms(room_names),
         pictures="".join(map(_picture, pictures)),
         published=render_published(published),
         data=json_for_html(data),
         charts=charts,
         page=page,
+        viewer=viewer,
     )
 
 
@@ -133,9 +143,11 @@ def _section(section: Section, name: str) -> str:
     )
 
 
-def _rooms(rooms: Sequence[Any]) -> str:
+def _rooms(names: Sequence[str]) -> str:
     """Where the 3D view goes."""
-    return '<section id="rooms"><h2>Rooms</h2><div id="viewer"></div></section>' if rooms else ""
+    if not names:
+        return ""
+    return f'<section id="rooms"><h2>Rooms</h2>{viewer_html(names)}</section>'
 
 
 def _picture(path: Path) -> str:
