@@ -77,7 +77,6 @@ function toggleTheme() {
 function changedTheme() {
   nameTheme();
   if (page.section) drawCharts();
-  document.dispatchEvent(new Event("themechange")); // for the view of the rooms
 }
 
 function start() {
