@@ -9,7 +9,12 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     packages=find_packages(include=["scannet_css", "scannet_css.*", "baselines", "baselines.*"]),
-    package_data={"scannet_css": ["protocols/**/*.json", "scenes/data/*", "sparse/data/*", "results/data/*"]},
+    package_data={
+        "scannet_css": [
+            *("protocols/**/*.json", "scenes/data/*", "sparse/data/*"),
+            *("results/data/*", "results/page/*", "results/vendor/**/*"),
+        ]
+    },
     install_requires=[
         "torch>=2.6",
         "numpy>=1.26",

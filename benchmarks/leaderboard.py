@@ -2,6 +2,7 @@
 
     python benchmarks/leaderboard.py                       # runs/ and benchmarks/records/ -> results/
     python benchmarks/leaderboard.py runs/mine --out mine
+    python benchmarks/leaderboard.py benchmarks/records --html site   # the page in a folder of its own
 
 In a folder, every record.json at any depth and every *.json directly in it is read. A broken record is
 reported in one line and the others are rendered; the exit code is then 1.
@@ -17,7 +18,7 @@ from scannet_css.errors import InputError, run_command
 from scannet_css.results.leaderboard import build_sections, read_records
 from scannet_css.results.published import read_published
 from scannet_css.results.render import SHORT_TABLE, render_markdown, write_leaderboard
-from scannet_css.results.report import write_page
+from scannet_css.results.site import write_site
 from scannet_css.results.splits import load_splits
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,6 +35,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--out", type=Path, default=Path("results"), help="folder to write to (default: results)"
     )
+    parser.add_argument(
+        "--html", type=Path, metavar="FOLDER", help="folder of index.html (default: that of --out)"
+    )
     options = parser.parse_args(arguments)
     paths = options.paths or [path for path in DEFAULT_PATHS if path.exists()]
     records, problems = read_records(paths)
@@ -46,9 +50,9 @@ def main(arguments: Sequence[str]) -> int:
         )
     sections = build_sections(records, load_splits(ROOT / "benchmarks" / "splits"))
     write_leaderboard(sections, options.out, read_published())
-    write_page(sections, options.out)
+    page = write_site(sections, read_published(), options.html or options.out)
     print(render_markdown(sections, SHORT_TABLE))
-    print(f"wrote {options.out / 'leaderboard.csv'}, leaderboard.md, leaderboard.tex and index.html")
+    print(f"wrote {options.out / 'leaderboard.csv'}, leaderboard.md, leaderboard.tex and {page}")
     return 1 if problems else 0
 
 

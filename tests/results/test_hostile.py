@@ -17,9 +17,9 @@ from test_reported import good, to_csv
 from scannet_css.errors import InputError
 from scannet_css.results.record import Record
 from scannet_css.results.render import latex_text
-from scannet_css.results.report import render_tables_page
 from scannet_css.results.reported import OPTIONAL, TEXTS, check_line, read_lines
 from scannet_css.results.submissions import Leaderboard
+from scannet_css.results.tables import render_tables_page
 
 HOSTILE = [
     *PAYLOADS,
