@@ -129,7 +129,7 @@ def _section(section: Section, name: str) -> str:
         f'<section class="board" id="{name}" aria-labelledby="title-{name}">'
         f'<h2 id="title-{name}">{escape(section.title)}</h2>'
         f'<p class="about">{escape(section.description)}</p>{render_section_table(section)}'
-        f'<p class="count" aria-live="polite"></p><h3>Protocol</h3>{render_protocol(section)}</section>\n'
+        f'<p class="hits" aria-live="polite"></p><h3>Protocol</h3>{render_protocol(section)}</section>\n'
     )
 
 

@@ -64,16 +64,15 @@ def _placed(positions: Sequence[int], values: Sequence[Any]) -> list[Any]:
     return [None] * positions[0] + list(values)
 
 
-def _pairs(runs: Sequence[Sequence[float | None]]) -> list[list[float | None]]:
-    """[mean, deviation] over runs at each step."""
-    pairs = [mean_and_deviation(values) for values in zip(*runs, strict=True)]
-    return [[None if value is None else round(value, 3) for value in pair] for pair in pairs]
+def _pairs(runs: Sequence[Sequence[float | None]]) -> list[tuple[float | None, float | None]]:
+    """(mean, deviation) over runs at each step."""
+    return [mean_and_deviation(values) for values in zip(*runs, strict=True)]
 
 
 def _mean_ious(row: Row, step: int) -> list[float | None]:
     """Percent for every channel, mean over seeds; null if a seed lacks the class."""
     ious = np.mean([100 * class_ious(one.steps[step].confusion.vertices) for one in row.records], axis=0)
-    return [None if np.isnan(iou) else round(float(iou), 2) for iou in ious]
+    return [None if np.isnan(iou) else round(float(iou), 4) for iou in ious]
 
 
 def _scope(rows: Sequence[Row]) -> tuple[bool, bool]:

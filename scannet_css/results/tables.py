@@ -95,8 +95,11 @@ def rows_of(section: Section) -> list[Row | ReportedRow]:
 def _head(section: Section, column: str) -> str:
     sorted_by = ' aria-sort="descending"' if column == "all" else ""
     low_is_good = ' data-low="1"' if column == "forgetting" else ""
-    name = NAMES.get(column, column).replace("_", " ")
-    return f'<th scope="col" class="{_kind(section, column)}"{sorted_by}{low_is_good}>{escape(name)}</th>'
+    return f'<th scope="col" class="{_kind(section, column)}"{sorted_by}{low_is_good}>{_heading(column)}</th>'
+
+
+def _heading(column: str) -> str:
+    return escape(NAMES.get(column, column).replace("_", " "))
 
 
 def _kind(section: Section, column: str) -> str:
@@ -150,10 +153,9 @@ def _link(text: str, address: str) -> str:
 
 def render_meaning() -> str:
     """What the columns mean, to be unfolded."""
+    known = [column for column in TABLE if column in MEANING]
     entries = "".join(
-        f"<div><dt>{NAMES.get(column, column).replace('_', ' ')}</dt><dd>{escape(MEANING[column])}</dd></div>"
-        for column in TABLE
-        if column in MEANING
+        f"<div><dt>{_heading(column)}:</dt> <dd>{escape(MEANING[column])}</dd></div>" for column in known
     )
     return f'<details class="meaning"><summary>What the columns mean</summary><dl>{entries}</dl></details>'
 
@@ -161,11 +163,11 @@ def render_meaning() -> str:
 def render_protocol(section: Section) -> str:
     """Which class arrives when: one entry for each step, then what background is."""
     steps = "".join(
-        f'<li><span class="step">Step {index}</span> <span class="count">{_count(names)}</span>'
+        f'<li><span class="step">Step {index}</span> <span class="size">{_count(names)}</span>'
         f"<ul>{''.join(f'<li>{escape(name)}</li>' for name in names)}</ul></li>"
         for index, names in enumerate(section.steps)
     )
-    terms = "".join(f"<div><dt>{name}</dt><dd>{escape(text)}</dd></div>" for name, text in _facts(section))
+    terms = "".join(f"<div><dt>{name}:</dt> <dd>{escape(text)}</dd></div>" for name, text in _facts(section))
     return (
         '<div class="scroller" tabindex="0" role="region" aria-label="Steps">'
         f'<ol class="timeline" start="0">{steps}</ol></div><dl class="facts">{terms}</dl>'

@@ -45,7 +45,16 @@ function drawLines() {
   drawTradeoff();
 }
 
-const currentName = () => decodeURIComponent(location.hash.slice(1));
+/** A link to a section changes what is shown, and neither scrolls nor moves the focus. */
+function followLink(event) {
+  const link = event.target.closest("a");
+  if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  history.pushState(null, "", link.hash);
+  showSection(currentName());
+}
+
+const currentName = () => location.hash.slice(1);
 
 const isDark = () =>
   (document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
@@ -87,7 +96,8 @@ function start() {
   find("chosen-none").addEventListener("click", () => (page.slots.clear(), drawChips(), drawLines()));
   find("theme").addEventListener("click", toggleTheme);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", changedTheme);
-  window.addEventListener("hashchange", () => showSection(currentName()));
+  find("choice").addEventListener("click", followLink);
+  window.addEventListener("popstate", () => showSection(currentName()));
   nameTheme();
   showSection(currentName());
 }

@@ -46,5 +46,5 @@ function filterRows(section, words, status) {
     row.hidden = !wanted.every((word) => text.includes(word)) || (status !== "" && row.dataset.status !== status);
   }
   const left = rows.filter((row) => !row.hidden).length;
-  section.querySelector(".count").textContent = left < rows.length ? `${left} of ${rows.length} rows` : "";
+  section.querySelector(".hits").textContent = left < rows.length ? `${left} of ${rows.length} rows` : "";
 }
