@@ -62,7 +62,7 @@ def render_site(
     rooms: Sequence[str] = (),
     pictures: Iterable[Path] = (),
 ) -> str:
-    """The page as HTML; `pictures` (PNG files) become part of it, `rooms` are the names of scripts beside it."""
+    """The page as HTML; `pictures` (PNG files) become part of it, `rooms` name the scripts beside it."""
     names = section_names(sections)
     theme = read_asset("theme.js")
     charts = (VENDOR / "charts.min.js").read_text(encoding="utf-8")
@@ -147,7 +147,8 @@ def _rooms(rooms: Sequence[str]) -> str:
     if not rooms:
         return ""
     return (
-        '<section id="rooms" aria-labelledby="rooms-title"><h2 id="rooms-title">Rooms of the validation split</h2>'
+        '<section id="rooms" aria-labelledby="rooms-title">'
+        '<h2 id="rooms-title">Rooms of the validation split</h2>'
         '<p class="about">What the runs predict after each step; whatever the protocol has not shown yet is '
         f"background.</p>{viewer_html(rooms, ROOMS)}</section>"
     )
