@@ -32,7 +32,6 @@ from scannet_css.results.viewer import viewer_css, viewer_html, viewer_js, write
 from scannet_css.scenes import Scene
 from scannet_css.scenes.classes import CLASSES
 
-ROOMS = "rooms"  # folder of their scripts, beside the page
 VENDOR = Path(__file__).parent / "vendor"
 SCRIPTS = (  # joined in this order into one
     *("dom.js", "table.js", "chart.js", "chosen.js", "curves.js", "tradeoff.js"),
@@ -47,37 +46,39 @@ def write_site(
     rooms: Iterable[tuple[Scene, Sequence[RoomRun]]] = (),
     classes: Sequence[str] = CLASSES,
 ) -> Path:
-    """Writes index.html and the scripts of `rooms` (of a data set with these `classes`) into `folder`, each
-    atomically, and returns the page's path. Every PNG in the folder's subfolder `pictures` is shown."""
+    """Writes index.html, and a script for each room into rooms/, each atomically; returns the page's path.
+
+    `classes` are those of the rooms' data set. Every PNG in the folder's subfolder `pictures` is shown.
+    """
     folder = Path(folder)
-    names = write_rooms(folder / ROOMS, rooms, classes)
-    page = render_site(sections, published, names, sorted(folder.glob("pictures/*.png")))
-    write_atomic(folder / "index.html", page)
+    room_names = write_rooms(folder / "rooms", rooms, classes)
+    pictures = sorted(folder.glob("pictures/*.png"))
+    write_atomic(folder / "index.html", render_site(sections, published, room_names, pictures))
     return folder / "index.html"
 
 
 def render_site(
     sections: Sequence[Section],
     published: Sequence[PublishedTable] = (),
-    rooms: Sequence[str] = (),
+    room_names: Sequence[str] = (),
     pictures: Iterable[Path] = (),
 ) -> str:
-    """The page as HTML; `pictures` (PNG files) become part of it, `rooms` name the scripts beside it."""
+    """The page as HTML; `pictures` (PNG files) become part of it, rooms/<name>.js lie beside it."""
     names = section_names(sections)
     theme = read_asset("theme.js")
     charts = (VENDOR / "charts.min.js").read_text(encoding="utf-8")
+    viewer = viewer_js() if room_names else ""
     page = "(function () {\n'use strict';\n" + "".join(map(read_asset, SCRIPTS)) + "})();\n"
-    viewer = viewer_js() if rooms else ""
     data = [{"name": name, **section_data(one)} for name, one in zip(names, sections, strict=True)]
     return Template(read_asset("site.html")).substitute(
-        policy=content_policy((theme, charts, page, viewer), bool(rooms)),
-        style=read_asset("tables.css") + read_asset("site.css") + viewer_css() * bool(rooms),
+        policy=content_policy((theme, charts, page, viewer), bool(room_names)),
+        style=read_asset("tables.css") + read_asset("site.css") + (viewer_css() if room_names else ""),
         theme=theme,
         introduction=escape(INTRODUCTION),
         choice=_choice(sections, names),
         meaning=render_meaning(),
         sections="".join(map(_section, sections, names)),
-        rooms=_rooms(rooms),
+        rooms=_rooms(room_names),
         pictures="".join(map(_picture, pictures)),
         published=render_published(published),
         data=json_for_html(data),
@@ -89,8 +90,8 @@ def render_site(
 
 def content_policy(scripts: Iterable[str], has_rooms: bool = False) -> str:
     """The Content-Security-Policy of a page that runs these inline scripts and loads nothing; with rooms, it
-    may load scripts that lie beside it, on a server or on disk."""
-    allowed = [f"'sha256-{_digest(script)}'" for script in scripts] + ["'self'", "file:"] * has_rooms
+    may load scripts that lie beside it."""
+    allowed = [f"'sha256-{_digest(script)}'" for script in scripts] + ["'self'"] * has_rooms
     return (
         f"default-src 'none'; script-src {' '.join(allowed)}; style-src 'unsafe-inline'; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"
@@ -142,16 +143,11 @@ def _section(section: Section, name: str) -> str:
     )
 
 
-def _rooms(rooms: Sequence[str]) -> str:
+def _rooms(names: Sequence[str]) -> str:
     """Where the 3D view goes."""
-    if not rooms:
+    if not names:
         return ""
-    return (
-        '<section id="rooms" aria-labelledby="rooms-title">'
-        '<h2 id="rooms-title">Rooms of the validation split</h2>'
-        '<p class="about">What the runs predict after each step; whatever the protocol has not shown yet is '
-        f"background.</p>{viewer_html(rooms, ROOMS)}</section>"
-    )
+    return f'<section id="rooms"><h2>Rooms</h2>{viewer_html(names)}</section>'
 
 
 def _picture(path: Path) -> str:

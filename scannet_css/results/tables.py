@@ -14,7 +14,7 @@ from scannet_css.results.leaderboard import Section
 from scannet_css.results.published import PublishedTable
 from scannet_css.results.render import INTRO, NAMES, PUBLISHED, PUBLISHED_INTRO, TABLE, groups_of
 from scannet_css.results.reported import ReportedRow
-from scannet_css.results.rows import Row
+from scannet_css.results.rows import Row, number
 
 PAGE = Path(__file__).parent / "page"
 INTRODUCTION = f"{INTRO} Best in bold, second underlined."
@@ -72,14 +72,15 @@ def read_asset(name: str) -> str:
 
 def render_section_table(section: Section) -> str:
     """The table of a section in a scroller of its own: methods, references, rows without records."""
-    head = "".join(_head(section, column) for column in TABLE)
+    columns = _columns(section)
+    head = "".join(_head(section, column) for column in columns)
     groups = groups_of(section)
     parts = []
     for heading, rows in groups:
         if heading and len(groups) > 1:
-            cell = f'<th scope="rowgroup" colspan="{len(TABLE)}"><span>{heading}</span></th>'
+            cell = f'<th scope="rowgroup" colspan="{len(columns)}"><span>{heading}</span></th>'
             parts.append(f'<tbody><tr class="between">{cell}</tr></tbody>')
-        lines = "".join(_line(section, row) for row in rows)
+        lines = "".join(_line(section, row, columns) for row in rows)
         parts.append(f'<tbody class="rows">{lines}</tbody>')
     return (
         f'<div class="scroller" tabindex="0" role="region" aria-label="Table of {escape(section.title)}">'
@@ -92,10 +93,16 @@ def rows_of(section: Section) -> list[Row | ReportedRow]:
     return [*section.rows, *section.reported]
 
 
+def _columns(section: Section) -> list[str]:
+    """Those that are not empty in every row."""
+    return [column for column in TABLE if any(section.cell(row, column) for row in rows_of(section))]
+
+
 def _head(section: Section, column: str) -> str:
     sorted_by = ' aria-sort="descending"' if column == "all" else ""
     low_is_good = ' data-low="1"' if column == "forgetting" else ""
-    return f'<th scope="col" class="{_kind(section, column)}"{sorted_by}{low_is_good}>{_heading(column)}</th>'
+    kind = f'class="{_kind(section, column)}" data-column="{column}"'
+    return f'<th scope="col" {kind}{sorted_by}{low_is_good}>{_heading(column)}</th>'
 
 
 def _heading(column: str) -> str:
@@ -108,9 +115,9 @@ def _kind(section: Section, column: str) -> str:
     return "number" if all(not cell or _NUMBER.fullmatch(cell) for cell in cells) else "text"
 
 
-def _line(section: Section, row: Row | ReportedRow) -> str:
+def _line(section: Section, row: Row | ReportedRow, columns: Sequence[str]) -> str:
     position = next(index for index, other in enumerate(rows_of(section)) if other is row)
-    cells = "".join(_cell(section, row, column) for column in TABLE)
+    cells = "".join(_cell(section, row, column) for column in columns)
     return f'<tr data-row="{position}" data-status="{escape(row.status)}">{cells}</tr>\n'
 
 
@@ -127,8 +134,10 @@ def _cell(section: Section, row: Row | ReportedRow, column: str) -> str:
         shown = f'<span class="status">{shown}</span>'
     if separator:
         shown += f" <small>± {escape(deviation)}</small>"
-    number = _NUMBER.fullmatch(mean)
-    value = row.values[column][0] if column in row.values else number and float(number[1])
+    elif column in row.values and mean:
+        shown += " <small></small>"  # keeps the digits of a column below each other
+    found = _NUMBER.fullmatch(mean)
+    value = row.values[column][0] if column in row.values else found and float(found[1])
     exact = f' data-value="{value}"' if value is not None else ""
     return f'<td class="{_kind(section, column)}"{exact}>{shown}</td>'
 
@@ -195,7 +204,8 @@ def render_published(tables: Sequence[PublishedTable]) -> str:
     shown = "".join(_published(table) for table in tables)
     return (
         f'<section class="published" id="published"><h2>{PUBLISHED}</h2>'
-        f'<p class="warning"><span aria-hidden="true">⚠</span> {PUBLISHED_INTRO}</p>{shown}</section>\n'
+        f'<p class="warning"><span aria-hidden="true">⚠</span> {PUBLISHED_INTRO}</p>'
+        f"<div>{shown}</div></section>\n"
     )
 
 
@@ -203,7 +213,7 @@ def _published(table: PublishedTable) -> str:
     head = "".join(f'<th scope="col" class="number">{escape(column)}</th>' for column in table.columns)
     lines = "".join(
         f'<tr><th scope="row">{escape(name)}</th>'
-        + "".join(f'<td class="number">{"" if value is None else f"{value:g}"}</td>' for value in values)
+        + "".join(f'<td class="number">{number(value, 2)}</td>' for value in values)
         + "</tr>"
         for name, values in table.rows
     )

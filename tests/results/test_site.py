@@ -16,7 +16,6 @@ from scannet_css.results import site_data
 from scannet_css.results.leaderboard import Section, build_sections
 from scannet_css.results.published import PublishedTable
 from scannet_css.results.record import Record
-from scannet_css.results.render import TABLE
 from scannet_css.results.reported import COLUMNS, ReportedRow
 from scannet_css.results.rows import Row
 from scannet_css.results.site import json_for_html, render_site, section_names, write_site
@@ -85,11 +84,16 @@ def texts(page, selector: str) -> list[str]:
     return [" ".join(text.split()) for text in page.locator(selector).all_inner_texts()]
 
 
+def head(page, name: str):
+    return page.locator(f".board:not([hidden]) th[data-column={name}]")
+
+
 def column(page, name: str, body: int = 0) -> list[str]:
     """The cells of a column of the shown table, in the order in which they are shown."""
-    place = "th .method" if name == "method" else f":nth-child({TABLE.index(name) + 1})"
-    bodies = page.locator(".board:not([hidden]) tbody.rows")
-    return [" ".join(t.split()) for t in bodies.nth(body).locator(f"tr > {place}").all_inner_texts()]
+    place = head(page, name).evaluate("e => e.cellIndex + 1")
+    rows = page.locator(".board:not([hidden]) tbody.rows").nth(body).locator("tr")
+    cells = "th .method" if name == "method" else f":nth-child({place})"
+    return [" ".join(text.split()) for text in rows.locator(f"> {cells}").all_inner_texts()]
 
 
 def ious(matrix) -> np.ndarray:
@@ -145,7 +149,7 @@ def test_best_is_bold_and_second_underlined_and_references_stand_apart(page):
     assert column(opened, "method") == ["lgkd", "mib", "lwf", "finetune"] and column(
         opened, "method", body=1
     ) == ["joint"]
-    place = TABLE.index("all") + 1
+    place = head(opened, "all").evaluate("e => e.cellIndex + 1")
     board = opened.locator(".board:not([hidden])")
     for mark, method in (("b", "lgkd"), ("u", "mib")):
         rows = board.locator(f"tr:has(> :nth-child({place}) {mark}) .method").all_inner_texts()
@@ -164,18 +168,17 @@ def test_sorting_is_numeric_and_empty_cells_stay_last(open_page, records, tmp_pa
     others = [one for one in records if one.method.name != "lwf" and len(one.protocol.steps) == 3]
     write_site(build_sections([*gap, *others]), [], tmp_path)
     opened = open_page(tmp_path / "index.html")
-    head = opened.locator(".board:not([hidden]) thead th").nth(TABLE.index("bg"))
+    button = head(opened, "bg")
     for order, sign in (("descending", -1), ("ascending", 1)):
-        head.locator("button").click()
-        assert head.get_attribute("aria-sort") == order
+        button.locator("button").click()
+        assert button.get_attribute("aria-sort") == order
         cells = column(opened, "bg")
         numbers = [float(cell.split(" ")[0]) for cell in cells[:-1]]
         assert cells[-1] == "" and len(numbers) == 3 and numbers == sorted(numbers, key=lambda v: sign * v)
-    place = TABLE.index("forgetting")
-    head = opened.locator(".board:not([hidden]) thead th").nth(place)
-    head.locator("button").click()  # low is good: best first
+    button = head(opened, "forgetting")
+    button.locator("button").click()  # low is good: best first
     numbers = [float(cell.split(" ")[0]) for cell in column(opened, "forgetting")]
-    assert head.get_attribute("aria-sort") == "ascending" and numbers == sorted(numbers)
+    assert button.get_attribute("aria-sort") == "ascending" and numbers == sorted(numbers)
     assert len(set(map(len, map(str, map(int, numbers))))) > 1  # as text it would be another order
     assert opened.locator(".board:not([hidden]) th[aria-sort]").count() == 1
     opened.locator(".board:not([hidden]) thead th button").first.click()

@@ -11,7 +11,7 @@ function drawClasses() {
   );
   const rows = visibleRows().map((row) => {
     const cells = names.map((name, channel) => heatCell(row.ious[step]?.[channel], firsts.has(channel), `${name}, ${row.label}`));
-    return element("tr", {}, element("th", { scope: "row" }, row.label), ...cells);
+    return element("tr", {}, element("th", { scope: "row", title: row.label }, row.label), ...cells);
   });
   find("classes-table").replaceChildren(
     element("thead", {}, element("tr", {}, element("td"), element("td"), ...heads), element("tr", {}, element("td"), ...head)),

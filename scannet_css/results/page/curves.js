@@ -10,7 +10,7 @@ function drawCurves() {
   }));
   rows.sort((left, right) => rowStyle(left.row).isChosen - rowStyle(right.row).isChosen); // grey ones below
   drawChart("curves-chart", {
-    grid: { left: 44, right: isWide("curves-chart") ? 130 : 12, top: 16, bottom: 48 },
+    grid: { left: 48, right: isWide("curves-chart") ? 130 : 24, top: 16, bottom: 48 },
     tooltip: tooltip(({ seriesIndex, dataIndex }) => {
       const { row, pairs } = rows[seriesIndex];
       const at = row.reference ? "trained on all classes at once" : `step ${dataIndex}`;
@@ -18,6 +18,7 @@ function drawCurves() {
     }),
     xAxis: {
       type: "category",
+      boundaryGap: steps.length === 1,
       data: steps.map((names, index) => `step ${index}\n${names.length === 1 ? names[0] : `${names.length} classes`}`),
       axisLabel: { color: colour("muted"), lineHeight: 15, hideOverlap: true, overflow: "truncate", width: 90 },
       axisLine: { lineStyle: { color: colour("muted") } },
@@ -50,6 +51,7 @@ function curve(row, pairs) {
       show: style.isChosen && isWide("curves-chart"),
       formatter: () => row.label,
       color: style.color,
+      lineHeight: 15,
       width: 118,
       overflow: "truncate",
     },

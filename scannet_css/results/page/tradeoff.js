@@ -42,7 +42,8 @@ function mark({ row, old, fresh }) {
       width: 110,
       overflow: "truncate",
     },
-    labelLayout: { hideOverlap: true },
+    itemStyle: { opacity: 1 },
+    labelLayout: { hideOverlap: true, dy: -9 }, // above the bar
   };
 }
 
