@@ -12,7 +12,7 @@ setup(
     package_data={
         "scannet_css": [
             *("protocols/**/*.json", "scenes/data/*", "sparse/data/*"),
-            *("results/data/*", "results/page/*", "results/vendor/**/*"),
+            *("results/data/*", "results/page/*", "results/vendor/*.js", "results/vendor/licenses/*"),
         ]
     },
     install_requires=[

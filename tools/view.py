@@ -74,7 +74,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     options = parser.parse_args(arguments)
     if not options.out and not options.window:
-        parser.error("nothing to do: --out or --window is expected")
+        raise InputError("nothing to do; expected --out, --window or both")
     return options
 
 

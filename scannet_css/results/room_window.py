@@ -79,7 +79,6 @@ def clouds(scene: Scene, runs: Sequence[RoomRun], classes: Sequence[str] = CLASS
         cloud = open3d.geometry.PointCloud()
         cloud.points = open3d.utility.Vector3dVector(points + [place * width, 0, 0])
         cloud.colors = open3d.utility.Vector3dVector(colours / 255)
-        cloud.normals = open3d.utility.Vector3dVector(scene.normals.numpy().astype(np.float64))
         found.append(cloud)
     return found
 

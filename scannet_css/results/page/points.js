@@ -146,8 +146,7 @@ const PointPanels = (() => {
       const radius = Math.max(0.1, Math.hypot(...low.map((value, axis) => high[axis] - value)) / 2);
       const up = (Math.min(elevation, 89.9) * Math.PI) / 180, around = (AZIMUTH * Math.PI) / 180;
       const towards = [Math.cos(around) * Math.cos(up), Math.sin(around) * Math.cos(up), Math.sin(up)];
-      const half = Math.tan((FIELD_OF_VIEW * Math.PI) / 360) * Math.min(1, this.aspect());
-      const distance = (0.74 * radius) / Math.sin(Math.atan(half));
+      const distance = 1.06 * this.distanceFor(middle, towards);
       this.camera.position.fromArray(middle.map((value, axis) => value + distance * towards[axis]));
       this.camera.near = radius / 100;
       this.camera.far = radius * 40;
@@ -156,6 +155,24 @@ const PointPanels = (() => {
       this.controls.target.fromArray(middle);
       this.controls.update();
       this.redraw();
+    }
+
+    /* How far from `middle` all points that face the camera are in sight, looking against `towards`. */
+    distanceFor(middle, towards) {
+      const { positions, normals, vertices, low, step } = this.room;
+      const [x, y, z] = towards, flat = Math.hypot(x, y);
+      const right = [-y / flat, x / flat, 0], above = [(-x * z) / flat, (-y * z) / flat, flat];
+      const tangent = Math.tan((FIELD_OF_VIEW * Math.PI) / 360), aspect = this.aspect();
+      const every = Math.max(1, Math.floor(vertices / 20000));
+      let distance = 0.1;
+      for (let from = 0; from < 3 * vertices; from += 3 * every) {
+        const along = (direction, values) => direction.reduce((sum, part, axis) => sum + part * values[axis], 0);
+        if (along(towards, normals.subarray(from, from + 3)) < 0) continue;
+        const local = middle.map((value, axis) => low[axis] + step * positions[from + axis] - value);
+        const needed = Math.max(Math.abs(along(right, local)) / aspect, Math.abs(along(above, local))) / tangent;
+        distance = Math.max(distance, needed + along(towards, local));
+      }
+      return distance;
     }
 
     turn(right, up) {
@@ -197,6 +214,9 @@ const PointPanels = (() => {
       renderer.clear();
       renderer.setScissorTest(true);
       camera.aspect = this.aspect();
+      // The controls measure the mouse against the whole stage, the room fills a panel.
+      const rows = outer.height / this.panels[0].element.getBoundingClientRect().height;
+      this.controls.panSpeed = this.controls.rotateSpeed = rows;
       camera.updateProjectionMatrix();
       for (const { element, content, run } of this.panels) {
         const box = element.getBoundingClientRect();

@@ -116,6 +116,7 @@
     async chooseRoom(index) {
       const { name, file } = this.rooms[index];
       this.wanted = name;
+      select(this.roomChoice).selectedIndex = index;
       this.message.textContent = `Loading ${name} …`;
       try {
         const room = await loadRoom(name, file);
@@ -283,7 +284,8 @@
       })));
       const caption = `Wrong vertices in this room, in % of the ${room.labelled.toLocaleString("en")} labelled ones`;
       this.numbers.replaceChildren(
-        make("table", {}, make("caption", {}, caption), make("thead", {}, head), make("tbody", {}, ...rows)),
+        make("p", {}, caption),
+        make("div", {}, make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows))),
       );
     }
   }
