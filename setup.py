@@ -11,8 +11,8 @@ setup(
     packages=find_packages(include=["scannet_css", "scannet_css.*", "baselines", "baselines.*"]),
     package_data={
         "scannet_css": [
-            *("protocols/**/*.json", "scenes/data/*", "sparse/data/*", "results/data/*"),
-            *("results/page/*", "results/vendor/*.js", "results/vendor/licenses/*"),
+            *("protocols/**/*.json", "scenes/data/*", "sparse/data/*"),
+            *("results/data/*", "results/page/*", "results/vendor/*.js", "results/vendor/licenses/*"),
         ]
     },
     install_requires=[

@@ -33,7 +33,8 @@ def main(arguments: Sequence[str]) -> None:
     for methods in ROUNDS:
         run_together(methods)
     draw_pictures(manifest)
-    run_script("benchmarks/leaderboard.py", str(ROOT / "runs"), "--out", str(ROOT / "results"))
+    folders = (str(ROOT / "runs"), "--out", str(ROOT / "results"), "--data", str(manifest.folder))
+    run_script("benchmarks/leaderboard.py", *folders)
     print(f"demo: {time.perf_counter() - started:.0f} s")
     page = ROOT / "results" / "index.html"
     if sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):

@@ -1,10 +1,13 @@
-"""Renders records to a leaderboard: CSV, Markdown and a page for the browser.
+"""Renders records to a leaderboard: CSV, Markdown, LaTeX and a site for the browser.
 
     python benchmarks/leaderboard.py                       # runs/ and benchmarks/records/ -> results/
     python benchmarks/leaderboard.py runs/mine --out mine
+    python benchmarks/leaderboard.py benchmarks/records --html site        # the site in a folder of its own
+    python benchmarks/leaderboard.py runs/study --html site --data data/study/prepared   # with rooms in 3D
 
 In a folder, every record.json at any depth and every *.json directly in it is read. A broken record is
-reported in one line and the others are rendered; the exit code is then 1.
+reported in one line and the others are rendered; the exit code is then 1. Rooms are shown of runs that kept
+their predictions (benchmarks/run.py --keep-predictions).
 """
 
 import argparse
@@ -12,27 +15,39 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tqdm import tqdm
+
 import baselines  # noqa: F401  registers the methods, whose settings are checked
 from scannet_css.errors import InputError, run_command
 from scannet_css.results.leaderboard import build_sections, read_records
 from scannet_css.results.published import read_published
 from scannet_css.results.render import SHORT_TABLE, render_markdown, write_leaderboard
-from scannet_css.results.report import write_page
+from scannet_css.results.rooms import find_rooms
+from scannet_css.results.site import write_site
 from scannet_css.results.splits import load_splits
+from scannet_css.scenes import load_manifest
+from scannet_css.scenes.classes import CLASSES
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULT_PATHS = (Path("runs"), Path("benchmarks/records"))
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
-        description="Render records to leaderboard.csv, leaderboard.md and index.html."
-    )
+    usage, _, rest = (__doc__ or "").partition("\n\n")
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=usage, epilog=rest, formatter_class=raw)
     parser.add_argument(
         "paths", nargs="*", type=Path, metavar="PATH", help="default: runs and benchmarks/records"
     )
     parser.add_argument(
         "--out", type=Path, default=Path("results"), help="folder to write to (default: results)"
+    )
+    parser.add_argument(
+        "--html", type=Path, metavar="FOLDER", help="folder of index.html (default: that of --out)"
+    )
+    parser.add_argument("--data", type=Path, help="prepared scenes, to show rooms of the validation split")
+    parser.add_argument(
+        "--rooms", type=int, default=4, metavar="N", help="how many rooms (default: %(default)s)"
     )
     options = parser.parse_args(arguments)
     paths = options.paths or [path for path in DEFAULT_PATHS if path.exists()]
@@ -46,9 +61,15 @@ def main(arguments: Sequence[str]) -> int:
         )
     sections = build_sections(records, load_splits(ROOT / "benchmarks" / "splits"))
     write_leaderboard(sections, options.out, read_published())
-    write_page(sections, options.out)
+    rooms, classes = (), CLASSES
+    if options.data:
+        manifest = load_manifest(options.data)
+        classes = manifest.classes
+        found = find_rooms([path for path in paths if path.is_dir()], manifest, options.rooms)
+        rooms = tqdm(found, total=options.rooms, unit="room", disable=None)
+    page = write_site(sections, read_published(), options.html or options.out, rooms, classes)
     print(render_markdown(sections, SHORT_TABLE))
-    print(f"wrote {options.out / 'leaderboard.csv'}, leaderboard.md, leaderboard.tex and index.html")
+    print(f"wrote {options.out / 'leaderboard.csv'}, leaderboard.md, leaderboard.tex and {page}")
     return 1 if problems else 0
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from made_records import make_value
 
 from scannet_css.results.record import Record
-from scannet_css.results.report import render_tables_page
 from scannet_css.results.submissions import Leaderboard
+from scannet_css.results.tables import render_tables_page
 
 
 def record_of(number: int, seed: int) -> Record:

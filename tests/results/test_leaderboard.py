@@ -4,7 +4,6 @@ import csv
 import io
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -16,9 +15,10 @@ from scannet_css.results.leaderboard import build_sections, read_records
 from scannet_css.results.published import read_published
 from scannet_css.results.record import Record
 from scannet_css.results.render import render_csv, render_latex, render_markdown
-from scannet_css.results.report import render_page
 from scannet_css.results.reported import COLUMNS
 from scannet_css.results.rows import mean_and_deviation
+from scannet_css.results.site import render_site
+from scannet_css.results.tables import render_tables_page
 
 ROOT = Path(__file__).parents[2]
 
@@ -107,7 +107,8 @@ def test_output_does_not_depend_on_the_order_of_records(record):
     forward, backward = build_sections(records), build_sections(records[::-1])
     assert render_csv(forward) == render_csv(backward)
     assert render_markdown(forward) == render_markdown(backward)
-    assert render_page(forward) == render_page(backward)
+    assert render_tables_page(forward) == render_tables_page(backward)
+    assert render_site(forward) == render_site(backward)
 
 
 def test_markdown_sorts_by_all_puts_joint_last_and_marks_the_best(record):
@@ -142,63 +143,6 @@ def test_csv_is_rfc_4180_and_no_text_cell_starts_a_formula(record):
     row = next(csv.DictReader(io.StringIO(text)))
     assert row["settings"] == '{"a":"b, c","scales":[1,2]}'
     assert not [name for name, cell in row.items() if name != "forgetting" and cell[:1] in tuple("=+-@\t")]
-
-
-class Page(HTMLParser):
-    """Tags, attributes and text of a page; unclosed tags are counted."""
-
-    VOID = {"meta", "img", "line", "circle"}
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.tags, self.attributes, self.texts, self.open = [], [], [], []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        self.attributes += attributes
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.tags.append(tag)
-        self.attributes += attributes
-
-    def handle_endtag(self, tag):
-        if tag not in self.VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.texts.append(data)
-
-
-def test_page_is_whole_and_needs_nothing_from_outside(record, tmp_path):
-    (tmp_path / "a&b.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    records = [record(method=name, seed=seed) for name in ("lwf", "lgkd", "joint") for seed in (0, 1)]
-    sections = build_sections(records)
-    page = Page(render_page(sections, [tmp_path / "a&b.png"]))
-    assert page.open == [] and "script" not in page.tags and "link" not in page.tags and "a" not in page.tags
-    assert not [name for name, _ in page.attributes if name.startswith("on")]
-    sources = [text for name, text in page.attributes if name in ("src", "href", "xlink:href")]
-    assert len(sources) == 1 and sources[0].startswith("data:image/png;base64,")
-    assert page.texts.count("a&b.png") == 1
-    assert page.tags.count("polyline") >= 3 and page.tags.count("polygon") >= 2  # curves; joint as a diamond
-    for row in sections[0].rows:
-        shown = sections[0].cell(row, "all").split(" ± ")[0]
-        assert shown in map(str.strip, page.texts)
-
-
-def test_page_of_a_single_step_protocol_has_a_table_and_no_curve(record):
-    text = render_page(build_sections([record(steps=[["wall", "floor"]])]))
-    page = Page(text)
-    assert page.open == [] and "svg" not in page.tags and page.tags.count("table") == 2
-
-
-def test_text_from_a_picture_name_is_escaped(tmp_path):
-    path = tmp_path / "<img onerror=x>.png"
-    path.write_bytes(b"")
-    page = Page(render_page([], [path]))
-    assert page.tags.count("img") == 1 and "<img onerror=x>.png" in page.texts
 
 
 def test_records_are_found_in_folders_and_files(value, tmp_path):
