@@ -21,7 +21,18 @@ const PointPanels = (() => {
 
     vec4 entry(float number, int row) { return texelFetch(classes, ivec2(int(number + 0.5), row), 0); }
 
+    void hide() { // outside of everything that is drawn
+      gl_Position = vec4(2.0, 2.0, 2.0, 1.0);
+      gl_PointSize = 1.0;
+      paint = vec3(0.0);
+    }
+
     void main() {
+      vec3 place = low + quantum * position;
+      if (hidesBacks && dot(normal, cameraPosition - place) < 0.0) {
+        hide();
+        return;
+      }
       bool isLabelled = numbers.x < 254.5;
       float truth = isLabelled && entry(numbers.x, 1 + run).r < 0.5 ? 0.0 : numbers.x;
       float predicted = run == 0 ? numbers.y : numbers.z;
@@ -34,11 +45,8 @@ const PointPanels = (() => {
         paint = !isLabelled ? unlabelledColour : truth == predicted ? rightColour : wrongColour;
         shown = max(trueClass.a, predictedClass.a);
       }
-      vec3 place = low + quantum * position;
-      bool isBack = hidesBacks && dot(normal, cameraPosition - place) < 0.0;
-      if (shown < 0.5 || isBack) { // outside of everything that is drawn
-        gl_Position = vec4(2.0, 2.0, 2.0, 1.0);
-        gl_PointSize = 1.0;
+      if (shown < 0.5) {
+        hide();
         return;
       }
       bool hasNormal = dot(normal, normal) > 0.1;
@@ -57,7 +65,7 @@ const PointPanels = (() => {
     /* `stage`: the element that takes the mouse and keys; `panels`: elements in it, one rectangle each. */
     constructor(stage, canvas) {
       this.stage = stage;
-      this.renderer = new THREE.WebGLRenderer({ canvas, alpha: true, antialias: true });
+      this.renderer = new THREE.WebGLRenderer({ canvas, alpha: true, antialias: false });
       this.renderer.setClearColor(0x000000, 0);
       this.renderer.autoClear = false;
       this.camera = new THREE.PerspectiveCamera(FIELD_OF_VIEW, 1, 0.05, 100);

@@ -1,0 +1,112 @@
+"""How long the 3D viewer takes to load and to draw a large room in a headless Chromium (software rendering).
+
+    python benchmarks/viewer_speed.py
+    python benchmarks/viewer_speed.py --vertices 150000 --frames 40
+
+A frame is a turn of the camera, drawn into all four panels and waited for by reading a pixel back.
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+
+from scannet_css.errors import InputError, run_command
+from scannet_css.results.predictions import Prediction, RoomRun
+from scannet_css.results.viewer import room_script, write_viewer_page
+from scannet_css.scenes import Scene
+from scannet_css.scenes.classes import CLASSES, IGNORE, NYU40_IDS
+from scannet_css.scenes.convert import vertex_normals
+from scannet_css.scenes.synthetic import make_scan
+
+OPTIONS = ("--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
+WATCH = "Boolean(document.querySelector('.room-viewer').viewer.shownSteps)"
+DRAW = """(frames) => {
+  const { panels } = document.querySelector('.room-viewer').viewer, gl = panels.renderer.getContext();
+  const times = [], pixel = new Uint8Array(4);
+  for (let frame = 0; frame < frames; frame++) {
+    const start = performance.now();
+    panels.turn(0.03, 0);
+    panels.draw();
+    gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, pixel);
+    times.push(performance.now() - start);
+  }
+  return times;
+}"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(description="Measure the 3D viewer in a headless Chromium.")
+    parser.add_argument("--vertices", type=int, default=150_000, help="of the room (%(default)s)")
+    parser.add_argument("--frames", type=int, default=20, help="how many to time (%(default)s)")
+    options = parser.parse_args(arguments)
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        raise InputError("no chromium and no google-chrome on the PATH; expected one of them")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        raise InputError("playwright is not installed; pip install playwright") from None
+    room = make_room(options.vertices)
+    runs = [make_run(room, title) for title in ("one", "two")]
+    print(f"{len(room.points)} vertices, 2 runs of 2 steps: {len(room_script(room, runs)) / 1e6:.2f} MB")
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        path = Path(folder) / "room.html"
+        write_viewer_page(path, [(room, runs)])
+        page = playwright.chromium.launch(executable_path=browser, args=OPTIONS).new_page(
+            viewport={"width": 1280, "height": 900}
+        )
+        start = time.perf_counter()
+        page.goto(path.as_uri())
+        while not page.evaluate(WATCH):
+            time.sleep(0.02)
+        print(f"from opening the page to the room on it: {time.perf_counter() - start:.2f} s")
+        times = page.evaluate(DRAW, options.frames)
+    middle = median(times)
+    print(f"a frame: median {middle:.0f} ms, {1000 / middle:.1f} a second; worst {max(times):.0f} ms")
+    return 0
+
+
+def make_room(vertices: int) -> Scene:
+    """A synthetic room of ScanNet's size."""
+    scan = make_scan(0, "val", 0, vertices)
+    ids = scan.nyu40()
+    labels = np.full(len(ids), IGNORE, dtype=np.uint8)
+    for label, number in enumerate(NYU40_IDS):
+        labels[ids == number] = label
+    none = torch.zeros(0, dtype=torch.int32)
+    normals = vertex_normals(scan.points, scan.faces)
+    return Scene(
+        name="scene0000_00",
+        points=torch.as_tensor(np.asarray(scan.points, dtype=np.float32)),
+        colours=torch.as_tensor(np.asarray(scan.colours, dtype=np.uint8)),
+        normals=torch.as_tensor(np.asarray(normals, dtype=np.float32)),
+        labels=torch.as_tensor(labels),
+        instances=none,
+        voxel_coordinates=none.reshape(0, 3),
+        voxel_labels=none.to(torch.uint8),
+        inverse=none,
+    )
+
+
+def make_run(room: Scene, title: str) -> RoomRun:
+    """Every tenth piece of a thousand vertices is wrong."""
+    labels = room.labels.numpy()
+    right = np.where(labels == IGNORE, 0, labels + 1).astype(np.uint8)
+    pieces = np.arange(len(right)) // 1000 % 10 == 0
+    channels = ["background", *CLASSES]
+    steps = [
+        Prediction(step, channels, np.where(pieces, 1 + step, right).astype(np.uint8)) for step in (0, 1)
+    ]
+    return RoomRun(title, steps)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
