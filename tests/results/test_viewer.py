@@ -64,8 +64,14 @@ def until(page, expression: str) -> None:
     raise AssertionError(f"in ten seconds never true: {expression}")
 
 
+def until_titled(page, panel: int, title: str) -> None:
+    """A run is unpacked before it is shown."""
+    until(page, f"document.querySelectorAll('.title')[{panel}].textContent === '{title}'")
+
+
 def pixels(page, panel: int) -> np.ndarray:
-    """(h, w, 3) of a panel below its title."""
+    """(h, w, 3) of a panel below its title, once the camera rests and all points are drawn."""
+    until(page, "document.querySelector('.room-viewer').viewer.panels.lastMove === null")
     page.evaluate(TWO_FRAMES)
     picture = page.locator(".panel").nth(panel).screenshot()
     return np.array(Image.open(io.BytesIO(picture)).convert("RGB"))[30:].astype(int)
@@ -228,17 +234,18 @@ def test_methods_are_chosen_and_compared(view, runs):
     page = view()
     alpha = share(page, ERRORS, WRONG)
     page.get_by_label("Method").select_option("beta")
-    assert page.locator(".title").nth(PREDICTION).inner_text() == "beta"
+    until_titled(page, PREDICTION, "beta")
     beta = share(page, ERRORS, WRONG)
     assert beta < alpha - 0.01
     page.get_by_label("Compare with").select_option("alpha")
+    until_titled(page, 4, "alpha")
     assert page.locator(".title").all_inner_texts()[2:5:2] == ["beta", "alpha"]
     assert share(page, 5, WRONG) > share(page, 3, WRONG) + 0.01
     page.get_by_role("button", name="alpha, step 0").click()  # a number chooses its method and step
-    assert page.locator(".title").nth(PREDICTION).inner_text() == "alpha"
+    until_titled(page, PREDICTION, "alpha")
     assert page.locator(".step-text").inner_text().startswith("step 0")
     page.get_by_label("Compare with").select_option("nothing")
-    assert page.locator(".panel").count() == 4
+    until(page, "document.querySelectorAll('.panel').length === 4")
 
 
 def test_a_joint_run_stands_beside_runs_with_more_steps(view, room, runs, tmp_path):
@@ -344,3 +351,27 @@ def test_a_room_without_predictions_is_shown(view, room, tmp_path):
     assert page.locator(".title").all_inner_texts() == ["RGB", "ground truth"]
     assert share(page, TRUTH, COLOUR["table"]) > 0.02
     assert not page.get_by_label("Method").is_visible() and not page.locator(".steps").is_visible()
+
+
+def test_a_moving_camera_draws_fewer_points_when_frames_are_slow_and_all_of_them_at_rest(view):
+    page = view()
+    panels = "document.querySelector('.room-viewer').viewer.panels"
+    count = page.evaluate(f"{panels}.room.vertices")
+    assert sorted(page.evaluate(f"Array.from({panels}.order)")) == list(range(count))
+    drawn = page.evaluate(
+        f"""() => {{
+          const panels = {panels}, counts = [];
+          panels.share = 1;
+          for (const took of [100, 100, 10, 10]) {{
+            panels.lastMove = performance.now() - took;
+            counts.push(panels.countPoints());
+          }}
+          panels.moved();
+          return counts;
+        }}"""
+    )
+    assert drawn[0] == pytest.approx(count / 2, rel=0.05) and drawn[1] == pytest.approx(count / 4, rel=0.1)
+    assert drawn[1] < drawn[2] < drawn[3] < count
+    until(page, f"{panels}.lastMove === null")
+    page.evaluate(TWO_FRAMES)
+    assert page.evaluate(f"{panels}.points.geometry.drawRange.count") == count

@@ -1,10 +1,14 @@
 /* The canvas of the viewer: the points of one room lie on the graphics card once and are drawn once for each
-   panel, into the panel's rectangle, all through one camera. Nothing is drawn unless something changed. */
+   panel, into the panel's rectangle, all through one camera. Nothing is drawn unless something changed. While
+   the camera moves, only as many points are drawn as keep it smooth; all of them as soon as it rests. */
 "use strict";
 
 const PointPanels = (() => {
   const FIELD_OF_VIEW = 40; // degrees
   const AZIMUTH = 35, ELEVATION = 50; // degrees; where the camera stands at first
+  const SLOW = 50, QUICK = 25; // milliseconds between frames: fewer points above, more below
+  const REST = 160; // milliseconds without a movement until all points are drawn
+  const LEAST_SHARE = 0.05;
   const CONTENT = { scan: 0, truth: 1, prediction: 2, errors: 3 };
 
   const VERTEX_SHADER = `
@@ -71,7 +75,9 @@ const PointPanels = (() => {
       this.camera = new THREE.PerspectiveCamera(FIELD_OF_VIEW, 1, 0.05, 100);
       this.camera.up.set(0, 0, 1);
       this.controls = new THREE.OrbitControls(this.camera, stage);
-      this.controls.addEventListener("change", () => this.redraw());
+      this.controls.addEventListener("change", () => this.moved());
+      this.share = 1; // of the points, while the camera moves
+      this.lastMove = null; // when a moving camera drew last; null: it rests
       this.panels = [];
       this.sizeFactor = 1;
       this.table = new THREE.DataTexture(new Uint8Array(256 * 3 * 4), 256, 3);
@@ -98,9 +104,10 @@ const PointPanels = (() => {
       const geometry = new THREE.BufferGeometry();
       const attribute = (array, isShare) => new THREE.BufferAttribute(array, 4, isShare);
       this.numbers = new Uint8Array(room.vertices * 4);
-      geometry.setAttribute("position", attribute(padded(room.positions, Uint16Array), false));
-      geometry.setAttribute("colour", attribute(padded(room.colours, Uint8Array), true));
-      geometry.setAttribute("normal", attribute(padded(room.normals, Int8Array), true));
+      this.order = shuffled(room.vertices);
+      geometry.setAttribute("position", attribute(padded(room.positions, this.order, Uint16Array), false));
+      geometry.setAttribute("colour", attribute(padded(room.colours, this.order, Uint8Array), true));
+      geometry.setAttribute("normal", attribute(padded(room.normals, this.order, Int8Array), true));
       geometry.setAttribute("numbers", attribute(this.numbers, false));
       this.points.geometry.dispose();
       this.points.geometry = geometry;
@@ -113,7 +120,9 @@ const PointPanels = (() => {
 
     /* Which classes the points have: slot 0 the true ones, 1 and 2 what the two runs predicted. */
     setNumbers(slot, values) {
-      for (let index = 0; index < values.length; index++) this.numbers[4 * index + slot] = values[index];
+      this.order.forEach((vertex, index) => {
+        this.numbers[4 * index + slot] = values[vertex];
+      });
       this.points.geometry.attributes.numbers.needsUpdate = true;
       this.redraw();
     }
@@ -202,6 +211,28 @@ const PointPanels = (() => {
       return box?.height ? box.width / box.height : 1;
     }
 
+    /* The camera moves: the next frames may have fewer points, the one after the last movement has all. */
+    moved() {
+      this.lastMove ??= performance.now();
+      clearTimeout(this.resting);
+      this.resting = setTimeout(() => {
+        this.lastMove = null;
+        this.redraw();
+      }, REST);
+      this.redraw();
+    }
+
+    /* How many points to draw now. They lie in random order, so any first ones of them show the whole room. */
+    countPoints() {
+      const all = this.room.vertices;
+      if (this.lastMove === null) return all;
+      const now = performance.now(), took = now - this.lastMove;
+      this.lastMove = now;
+      if (took > SLOW) this.share = Math.max(LEAST_SHARE, this.share * Math.max(0.5, SLOW / took));
+      else if (took < QUICK) this.share = Math.min(1, this.share * 1.1);
+      return Math.max(1, Math.round(all * this.share));
+    }
+
     /* Draws at the next frame, once, however often it is asked for. */
     redraw() {
       if (this.isWaiting) return;
@@ -226,13 +257,16 @@ const PointPanels = (() => {
       const rows = outer.height / this.panels[0].element.getBoundingClientRect().height;
       this.controls.panSpeed = this.controls.rotateSpeed = rows;
       camera.updateProjectionMatrix();
+      const count = this.countPoints();
+      this.points.geometry.setDrawRange(0, count);
+      const sparse = Math.sqrt(this.room.vertices / count); // larger points close the gaps
       for (const { element, content, run } of this.panels) {
         const box = element.getBoundingClientRect();
         const place = [box.left - outer.left, outer.bottom - box.bottom, box.width, box.height];
         renderer.setViewport(...place);
         renderer.setScissor(...place);
         const scale = (box.height * renderer.getPixelRatio()) / (2 * Math.tan((FIELD_OF_VIEW * Math.PI) / 360));
-        material.uniforms.pointSize.value = this.sizeFactor * this.room.spacing * scale;
+        material.uniforms.pointSize.value = sparse * this.sizeFactor * this.room.spacing * scale;
         material.uniforms.content.value = CONTENT[content];
         material.uniforms.run.value = run ?? 0;
         material.uniformsNeedUpdate = true;
@@ -241,14 +275,25 @@ const PointPanels = (() => {
     }
   }
 
-  /* Rows of three as rows of four: graphics cards want rows that begin at multiples of four bytes. */
-  function padded(values, Kind) {
-    const rows = new Kind((values.length / 3) * 4);
-    for (let from = 0, to = 0; from < values.length; from += 3, to += 4) {
-      rows[to] = values[from];
-      rows[to + 1] = values[from + 1];
-      rows[to + 2] = values[from + 2];
+  /* The numbers below `count` in an order that looks random and is always the same. */
+  function shuffled(count) {
+    const order = Uint32Array.from({ length: count }, (_, index) => index);
+    let state = 1;
+    for (let index = count - 1; index > 0; index--) {
+      state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+      const other = Math.floor((state / 2 ** 32) * (index + 1));
+      [order[index], order[other]] = [order[other], order[index]];
     }
+    return order;
+  }
+
+  /* Rows of three in this order as rows of four: graphics cards want rows that begin at multiples of four
+     bytes. */
+  function padded(values, order, Kind) {
+    const rows = new Kind(order.length * 4);
+    order.forEach((vertex, index) => {
+      for (let part = 0; part < 3; part++) rows[4 * index + part] = values[3 * vertex + part];
+    });
     return rows;
   }
 
