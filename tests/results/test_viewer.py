@@ -71,7 +71,7 @@ def until_titled(page, panel: int, title: str) -> None:
 
 def pixels(page, panel: int) -> np.ndarray:
     """(h, w, 3) of a panel below its title, once the camera rests and all points are drawn."""
-    until(page, "document.querySelector('.room-viewer').viewer.panels.lastMove === null")
+    until(page, "document.querySelector('.room-viewer').viewer.panels.isMoving === false")
     page.evaluate(TWO_FRAMES)
     picture = page.locator(".panel").nth(panel).screenshot()
     return np.array(Image.open(io.BytesIO(picture)).convert("RGB"))[30:].astype(int)
@@ -358,20 +358,26 @@ def test_a_moving_camera_draws_fewer_points_when_frames_are_slow_and_all_of_them
     panels = "document.querySelector('.room-viewer').viewer.panels"
     count = page.evaluate(f"{panels}.room.vertices")
     assert sorted(page.evaluate(f"Array.from({panels}.order)")) == list(range(count))
-    drawn = page.evaluate(
+    shares = page.evaluate(
         f"""() => {{
-          const panels = {panels}, counts = [];
-          panels.share = 1;
-          for (const took of [100, 100, 10, 10]) {{
-            panels.lastMove = performance.now() - took;
-            counts.push(panels.countPoints());
-          }}
-          panels.moved();
-          return counts;
+          const panels = {panels};
+          return [[1, 330], [0.1, 16.5], [0.2, 5], [1, 5000]].map(([share, took]) => {{
+            panels.adapt(share * panels.room.vertices, took);
+            return panels.share;
+          }});
         }}"""
     )
-    assert drawn[0] == pytest.approx(count / 2, rel=0.05) and drawn[1] == pytest.approx(count / 4, rel=0.1)
-    assert drawn[1] < drawn[2] < drawn[3] < count
-    until(page, f"{panels}.lastMove === null")
+    assert shares == pytest.approx([0.1, 0.2, 1, 0.05])
+    drawn = page.evaluate(
+        f"""() => {{
+          const panels = {panels};
+          panels.share = 0.25;
+          panels.moved();
+          panels.draw();
+          return panels.points.geometry.drawRange.count;
+        }}"""
+    )
+    assert drawn == count / 4
+    until(page, f"{panels}.isMoving === false")
     page.evaluate(TWO_FRAMES)
     assert page.evaluate(f"{panels}.points.geometry.drawRange.count") == count

@@ -6,7 +6,7 @@
 const PointPanels = (() => {
   const FIELD_OF_VIEW = 40; // degrees
   const AZIMUTH = 35, ELEVATION = 50; // degrees; where the camera stands at first
-  const SLOW = 50, QUICK = 25; // milliseconds between frames: fewer points above, more below
+  const SMOOTH = 33; // milliseconds that a frame may take while the camera moves
   const REST = 160; // milliseconds without a movement until all points are drawn
   const LEAST_SHARE = 0.05;
   const CONTENT = { scan: 0, truth: 1, prediction: 2, errors: 3 };
@@ -76,8 +76,9 @@ const PointPanels = (() => {
       this.camera.up.set(0, 0, 1);
       this.controls = new THREE.OrbitControls(this.camera, stage);
       this.controls.addEventListener("change", () => this.moved());
-      this.share = 1; // of the points, while the camera moves
-      this.lastMove = null; // when a moving camera drew last; null: it rests
+      this.isMoving = false;
+      this.share = 1; // of the points that a moving camera draws
+      this.took = 0; // milliseconds for the last frame
       this.panels = [];
       this.sizeFactor = 1;
       this.table = new THREE.DataTexture(new Uint8Array(256 * 3 * 4), 256, 3);
@@ -213,24 +214,42 @@ const PointPanels = (() => {
 
     /* The camera moves: the next frames may have fewer points, the one after the last movement has all. */
     moved() {
-      this.lastMove ??= performance.now();
+      this.isMoving = true;
       clearTimeout(this.resting);
       this.resting = setTimeout(() => {
-        this.lastMove = null;
+        this.isMoving = false;
         this.redraw();
-      }, REST);
+      }, REST + this.took);
       this.redraw();
     }
 
-    /* How many points to draw now. They lie in random order, so any first ones of them show the whole room. */
+    /* They lie in random order, so any first ones of them show the whole room. */
     countPoints() {
-      const all = this.room.vertices;
-      if (this.lastMove === null) return all;
-      const now = performance.now(), took = now - this.lastMove;
-      this.lastMove = now;
-      if (took > SLOW) this.share = Math.max(LEAST_SHARE, this.share * Math.max(0.5, SLOW / took));
-      else if (took < QUICK) this.share = Math.min(1, this.share * 1.1);
-      return Math.max(1, Math.round(all * this.share));
+      return Math.max(1, Math.round(this.room.vertices * (this.isMoving ? this.share : 1)));
+    }
+
+    /* Asks the graphics card when it has drawn what it was given since `start`. */
+    measure(count, start) {
+      if (this.isMeasuring) return;
+      this.isMeasuring = true;
+      const gl = this.renderer.getContext(), fence = gl.fenceSync(gl.SYNC_GPU_COMMANDS_COMPLETE, 0);
+      gl.flush();
+      const look = () => {
+        if (gl.getSyncParameter(fence, gl.SYNC_STATUS) !== gl.SIGNALED && !gl.isContextLost()) {
+          setTimeout(look, 4);
+          return;
+        }
+        gl.deleteSync(fence);
+        this.isMeasuring = false;
+        this.adapt(count, performance.now() - start);
+      };
+      look();
+    }
+
+    /* `count` points took so many milliseconds: how many may a moving camera draw? */
+    adapt(count, took) {
+      this.took = took;
+      this.share = Math.min(1, Math.max(LEAST_SHARE, (count / this.room.vertices) * (SMOOTH / took)));
     }
 
     /* Draws at the next frame, once, however often it is asked for. */
@@ -244,7 +263,7 @@ const PointPanels = (() => {
     }
 
     draw() {
-      const { renderer, camera, material } = this;
+      const { renderer, camera, material } = this, start = performance.now();
       const outer = this.stage.getBoundingClientRect();
       if (!this.room || !this.panels.length || !outer.width || !outer.height) return;
       renderer.setPixelRatio(Math.min(2, window.devicePixelRatio));
@@ -272,6 +291,7 @@ const PointPanels = (() => {
         material.uniformsNeedUpdate = true;
         renderer.render(this.scene, camera);
       }
+      this.measure(count, start);
     }
   }
 
