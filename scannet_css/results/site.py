@@ -67,11 +67,11 @@ def render_site(
     names = section_names(sections)
     theme = read_asset("theme.js")
     charts = (VENDOR / "charts.min.js").read_text(encoding="utf-8")
-    viewer = viewer_js() if room_names else ""
+    viewer = [viewer_js()] if room_names else []
     page = "(function () {\n'use strict';\n" + "".join(map(read_asset, SCRIPTS)) + "})();\n"
     data = [{"name": name, **section_data(one)} for name, one in zip(names, sections, strict=True)]
     return Template(read_asset("site.html")).substitute(
-        policy=content_policy((theme, charts, page, viewer), bool(room_names)),
+        policy=content_policy((theme, charts, page, *viewer), bool(room_names)),
         style=read_asset("tables.css") + read_asset("site.css") + (viewer_css() if room_names else ""),
         theme=theme,
         introduction=escape(INTRODUCTION),
@@ -84,7 +84,7 @@ def render_site(
         data=json_for_html(data),
         charts=charts,
         page=page,
-        viewer=viewer,
+        viewer="".join(f"<script>{script}</script>\n" for script in viewer),
     )
 
 

@@ -8,18 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from made_records import make_value
 from test_reported import good
 
 from scannet_css.learning.metrics import METRICS
 from scannet_css.results import site_data
 from scannet_css.results.leaderboard import Section, build_sections
+from scannet_css.results.predictions import Prediction, RoomRun
 from scannet_css.results.published import PublishedTable
 from scannet_css.results.record import Record
 from scannet_css.results.reported import COLUMNS, ReportedRow
 from scannet_css.results.rows import Row
 from scannet_css.results.site import json_for_html, render_site, section_names, write_site
 from scannet_css.results.tables import render_tables_page
+from scannet_css.scenes import Scene
 
 THREE = [["wall", "floor", "chair"], ["sofa"], ["shower curtain", "desk"]]
 METHODS = {"lgkd": 0.7, "mib": 0.5, "lwf": 0.3, "finetune": 0.08, "joint": 0.9}
@@ -441,8 +444,40 @@ def test_policy_allows_the_page_s_own_scripts_and_no_network(sections):
     assert rules["default-src"] == "'none'" and rules["img-src"] == "data: blob:"
     assert re.fullmatch(r"('sha256-[A-Za-z0-9+/]{43}=' ?){3}", rules["script-src"])
     assert "connect-src" not in rules and not re.search(r"<(link|iframe|object|base)\b|\son\w+=", html)
-    with_rooms = render_site(sections, [], rooms=["a room"])
-    assert "'self'" in re.search("script-src ([^;]*);", with_rooms)[1] and '<section id="rooms"' in with_rooms
+    with_rooms = render_site(sections, [], room_names=["a room"])
+    rule = re.search("script-src ([^;]*);", with_rooms)[1]
+    assert "'self'" in rule and "unsafe" not in rule and '<section id="rooms"' in with_rooms
+
+
+def floor() -> Scene:
+    """A floor of 60 x 60 points: half floor, half chair."""
+    x, y = torch.meshgrid(torch.arange(60), torch.arange(60), indexing="ij")
+    points = torch.stack([x.flatten(), y.flatten(), torch.zeros(3600)], dim=1).float() * 0.05
+    labels = torch.tensor([1, 4], dtype=torch.uint8).repeat_interleave(1800)
+    return Scene(
+        name="scene0000_00",
+        points=points,
+        colours=torch.full((3600, 3), 90, dtype=torch.uint8),
+        normals=torch.tensor([[0.0, 0.0, 1.0]]).repeat(3600, 1),
+        labels=labels,
+        instances=torch.zeros(3600, dtype=torch.int32),
+        voxel_coordinates=torch.stack([x.flatten(), y.flatten(), x.flatten() * 0], dim=1).int(),
+        voxel_labels=labels.clone(),
+        inverse=torch.arange(3600, dtype=torch.int32),
+    )
+
+
+def test_rooms_lie_beside_the_page_and_are_shown(sections, open_page, tmp_path):
+    guess = Prediction(0, ["background", "floor", "chair"], np.repeat([1, 0], 1800).astype(np.uint8))
+    path = write_site(sections, [], tmp_path, rooms=[(floor(), [RoomRun("lgkd", [guess])])])
+    assert sorted(str(one.relative_to(tmp_path)) for one in tmp_path.rglob("*.*")) == [
+        "index.html",
+        "rooms/scene0000_00.js",
+    ]
+    opened = open_page(path)
+    opened.wait_for_function("globalThis.scannetRooms?.scene0000_00")
+    opened.locator("#rooms select").nth(1).locator("option", has_text="lgkd").wait_for(state="attached")
+    assert opened.locator("#charts").is_visible()
 
 
 class Tags(HTMLParser):

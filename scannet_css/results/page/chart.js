@@ -18,7 +18,8 @@ function colour(name) {
 function rowStyle(row) {
   if (row.reference) return { color: colour("text"), symbol: "diamond", line: "dashed", isChosen: true };
   const slot = page.slots.get(row.index);
-  if (slot === undefined) return { color: colour("context"), symbol: "circle", line: "solid", isChosen: false };
+  if (slot === undefined)
+    return { color: colour("context"), symbol: "circle", line: "solid", isChosen: false };
   return {
     color: colour(`series-${slot % COLOURS}`),
     symbol: SYMBOLS[(slot + Math.floor(slot / COLOURS)) % SYMBOLS.length],
@@ -38,7 +39,11 @@ function drawChart(id, option) {
   chart.setOption(
     {
       animation: false,
-      textStyle: { color: colour("muted"), fontFamily: getComputedStyle(document.body).fontFamily, fontSize: 12 },
+      textStyle: {
+        color: colour("muted"),
+        fontFamily: getComputedStyle(document.body).fontFamily,
+        fontSize: 12,
+      },
       ...option,
     },
     { notMerge: true },

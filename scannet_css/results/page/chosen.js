@@ -5,7 +5,9 @@ const MOST_AT_FIRST = 8;
 /** The rows of the shown section that the filter lets through; references always are. */
 function visibleRows() {
   const table = page.board.querySelector("table.scores");
-  const hidden = new Set([...table.querySelectorAll("tr[data-row][hidden]")].map((row) => Number(row.dataset.row)));
+  const hidden = new Set(
+    [...table.querySelectorAll("tr[data-row][hidden]")].map((row) => Number(row.dataset.row)),
+  );
   return page.section.rows.filter((row) => row.reference || !hidden.has(row.index));
 }
 
@@ -35,7 +37,12 @@ function drawChips() {
 }
 
 function makeChip(row) {
-  const chip = element("button", { type: "button", "data-row": row.index }, element("i", { class: "swatch" }), row.label);
+  const chip = element(
+    "button",
+    { type: "button", "data-row": row.index },
+    element("i", { class: "swatch" }),
+    row.label,
+  );
   chip.addEventListener("click", () => {
     toggleRow(row.index);
     paintChip(chip, row);
@@ -48,5 +55,8 @@ function makeChip(row) {
 function paintChip(chip, row) {
   const slot = page.slots.get(row.index);
   chip.setAttribute("aria-pressed", String(slot !== undefined));
-  chip.style.setProperty("--series", slot === undefined ? "var(--context)" : `var(--series-${slot % COLOURS})`);
+  chip.style.setProperty(
+    "--series",
+    slot === undefined ? "var(--context)" : `var(--series-${slot % COLOURS})`,
+  );
 }

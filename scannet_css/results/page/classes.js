@@ -3,18 +3,27 @@
 function drawClasses() {
   const { steps } = page.section;
   const step = Number(find("classes-step").value);
-  const heads = steps.map((names, index) => element("th", { scope: "colgroup", colspan: names.length, class: "first" }, `step ${index}`));
+  const heads = steps.map((names, index) =>
+    element("th", { scope: "colgroup", colspan: names.length, class: "first" }, `step ${index}`),
+  );
   const names = ["background", ...steps.flat()];
   const firsts = firstChannels();
   const head = names.map((name, channel) =>
     element("th", { scope: "col", class: firsts.has(channel) ? "first" : null }, element("span", {}, name)),
   );
   const rows = visibleRows().map((row) => {
-    const cells = names.map((name, channel) => heatCell(row.ious[step]?.[channel], firsts.has(channel), `${name}, ${row.label}`));
+    const cells = names.map((name, channel) =>
+      heatCell(row.ious[step]?.[channel], firsts.has(channel), `${name}, ${row.label}`),
+    );
     return element("tr", {}, element("th", { scope: "row", title: row.label }, row.label), ...cells);
   });
   find("classes-table").replaceChildren(
-    element("thead", {}, element("tr", {}, element("td"), element("td"), ...heads), element("tr", {}, element("td"), ...head)),
+    element(
+      "thead",
+      {},
+      element("tr", {}, element("td"), element("td"), ...heads),
+      element("tr", {}, element("td"), ...head),
+    ),
     element("tbody", {}, ...rows),
   );
   const what = step === steps.length - 1 ? "the last step" : `step ${step}`;
@@ -34,7 +43,11 @@ function firstChannels() {
 
 function heatCell(iou, isFirst, title) {
   const kind = [isFirst ? "first" : "", iou >= 55 ? "strong" : ""].join(" ").trim();
-  const cell = element("td", { class: kind || null, title }, iou === undefined || iou === null ? "" : Math.round(iou));
+  const cell = element(
+    "td",
+    { class: kind || null, title },
+    iou === undefined || iou === null ? "" : Math.round(iou),
+  );
   if (iou !== undefined && iou !== null) cell.style.setProperty("--iou", `${iou}%`);
   return cell;
 }

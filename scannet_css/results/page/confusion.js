@@ -11,14 +11,22 @@ function chosenConfusion() {
   const step = Number(find("confusion-step").value);
   const names = ["background", ...page.section.steps.slice(0, step + 1).flat()];
   const size = names.length;
-  const totals = counts && names.map((_, truth) => counts.slice(truth * size, (truth + 1) * size).reduce((a, b) => a + b, 0));
+  const totals =
+    counts &&
+    names.map((_, truth) => counts.slice(truth * size, (truth + 1) * size).reduce((a, b) => a + b, 0));
   return { row, counts, names, size, totals, step };
 }
 
 function drawConfusionChoice() {
-  fillSelect(find("confusion-method"), visibleRows().map((row) => [row.index, row.label]));
+  fillSelect(
+    find("confusion-method"),
+    visibleRows().map((row) => [row.index, row.label]),
+  );
   const row = page.section.rows.find(({ index }) => String(index) === find("confusion-method").value);
-  fillSelect(find("confusion-seed"), Object.keys(row.confusions).map((seed) => [seed, seed]));
+  fillSelect(
+    find("confusion-seed"),
+    Object.keys(row.confusions).map((seed) => [seed, seed]),
+  );
 }
 
 function drawConfusion() {
@@ -28,16 +36,27 @@ function drawConfusion() {
     const [truth, prediction] = [Math.floor(place / size), place % size];
     if (count > 0) cells.push({ truth, prediction, count, share: (100 * count) / totals[truth] });
   });
-  const what = row.reference ? "trained on all classes at once" : `after step ${step}: + ${page.section.steps[step].join(", ")}`;
+  const what = row.reference
+    ? "trained on all classes at once"
+    : `after step ${step}: + ${page.section.steps[step].join(", ")}`;
   find("confusion-output").textContent = counts ? what : "no matrix of this step";
   drawMatrix(cells, names, totals);
-  const wrong = cells.filter(({ truth, prediction }) => truth !== prediction).sort((a, b) => b.share - a.share);
+  const wrong = cells
+    .filter(({ truth, prediction }) => truth !== prediction)
+    .sort((a, b) => b.share - a.share);
   find("confusion-worst").replaceChildren(
-    ...wrong.slice(0, WORST).map((cell) => element("li", {}, `${names[cell.truth]} → ${names[cell.prediction]}: ${percent(cell.share)}`)),
+    ...wrong
+      .slice(0, WORST)
+      .map((cell) =>
+        element("li", {}, `${names[cell.truth]} → ${names[cell.prediction]}: ${percent(cell.share)}`),
+      ),
   );
   const details = find("confusion-values");
   const fill = () => {
-    const lines = names.map((name, truth) => [name, ...(counts ?? []).slice(truth * size, (truth + 1) * size).map(whole)]);
+    const lines = names.map((name, truth) => [
+      name,
+      ...(counts ?? []).slice(truth * size, (truth + 1) * size).map(whole),
+    ]);
     fillValues(details, ["truth \\ prediction", ...names], lines);
   };
   details.ontoggle = () => details.open && fill();
@@ -68,7 +87,8 @@ function drawMatrix(cells, names, totals) {
     grid: { left: 122, right: 8, top: 48, bottom: 122 },
     tooltip: tooltip(({ dataIndex }) => {
       const { truth, prediction, count, share } = cells[dataIndex];
-      const heading = truth === prediction ? `${names[truth]}, right` : `${names[truth]} → ${names[prediction]}`;
+      const heading =
+        truth === prediction ? `${names[truth]}, right` : `${names[truth]} → ${names[prediction]}`;
       return [heading, `${whole(count)} of ${whole(totals[truth])} vertices`, percent(share)];
     }),
     xAxis: axis("prediction", { axisLabel: { ...labels, rotate: 90 } }),
@@ -88,7 +108,11 @@ function drawMatrix(cells, names, totals) {
     },
     series: {
       type: "heatmap",
-      data: cells.map(({ truth, prediction, share }) => [prediction, truth, Math.log10(Math.max(share, LEAST_SHARE))]),
+      data: cells.map(({ truth, prediction, share }) => [
+        prediction,
+        truth,
+        Math.log10(Math.max(share, LEAST_SHARE)),
+      ]),
       itemStyle: { borderColor: colour("page"), borderWidth: 1 },
       emphasis: { itemStyle: { borderColor: colour("text"), borderWidth: 2 } },
     },

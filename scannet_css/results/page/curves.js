@@ -19,15 +19,26 @@ function drawCurves() {
     xAxis: {
       type: "category",
       boundaryGap: steps.length === 1,
-      data: steps.map((names, index) => `step ${index}\n${names.length === 1 ? names[0] : `${names.length} classes`}`),
-      axisLabel: { color: colour("muted"), lineHeight: 15, hideOverlap: true, overflow: "truncate", width: 90 },
+      data: steps.map(
+        (names, index) => `step ${index}\n${names.length === 1 ? names[0] : `${names.length} classes`}`,
+      ),
+      axisLabel: {
+        color: colour("muted"),
+        lineHeight: 15,
+        hideOverlap: true,
+        overflow: "truncate",
+        width: 90,
+      },
       axisLine: { lineStyle: { color: colour("muted") } },
     },
     yAxis: valueAxis("", { min: (range) => Math.min(0, Math.floor(range.min / 10) * 10) }),
     series: rows.map(({ row, pairs }) => curve(row, pairs)),
   });
   const head = ["method", ...steps.map((_, index) => `step ${index}`)];
-  const lines = visibleRows().map((row) => [row.label, ...steps.map((_, step) => shownPair(row.curves[metric][step]))]);
+  const lines = visibleRows().map((row) => [
+    row.label,
+    ...steps.map((_, step) => shownPair(row.curves[metric][step])),
+  ]);
   fillValues(find("curves-values"), head, lines);
 }
 

@@ -23,7 +23,11 @@ function showSection(name) {
     Object.assign(find(id), { max: last, value: last });
     find(id).closest("label").hidden = last === 0;
   }
-  fillSelect(find("curves-metric"), page.section.metrics.map((metric) => [metric, metric.replaceAll("_", " ")]), "all");
+  fillSelect(
+    find("curves-metric"),
+    page.section.metrics.map((metric) => [metric, metric.replaceAll("_", " ")]),
+    "all",
+  );
   chooseBest();
   drawCharts();
 }
@@ -57,7 +61,8 @@ function followLink(event) {
 const currentName = () => location.hash.slice(1);
 
 const isDark = () =>
-  (document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
+  (document.documentElement.dataset.theme ??
+    (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
 
 function nameTheme() {
   find("theme").textContent = isDark() ? "Light" : "Dark";
@@ -77,7 +82,6 @@ function toggleTheme() {
 function changedTheme() {
   nameTheme();
   if (page.section) drawCharts();
-  document.dispatchEvent(new Event("themechange")); // for the view of the rooms
 }
 
 function start() {

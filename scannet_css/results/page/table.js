@@ -43,7 +43,8 @@ function filterRows(section, words, status) {
   const rows = [...section.querySelectorAll("table.scores tr[data-row]")];
   for (const row of rows) {
     const text = row.textContent.toLowerCase();
-    row.hidden = !wanted.every((word) => text.includes(word)) || (status !== "" && row.dataset.status !== status);
+    row.hidden =
+      !wanted.every((word) => text.includes(word)) || (status !== "" && row.dataset.status !== status);
   }
   const left = rows.filter((row) => !row.hidden).length;
   section.querySelector(".hits").textContent = left < rows.length ? `${left} of ${rows.length} rows` : "";

@@ -4,19 +4,36 @@ const EQUAL_HIOU = [10, 20, 30, 40, 50, 60, 70, 80, 90];
 
 function drawTradeoff() {
   const points = visibleRows()
-    .map((row) => ({ row, old: row.curves.old.at(-1), fresh: row.curves.new.at(-1), hiou: row.curves.hiou.at(-1) }))
+    .map((row) => ({
+      row,
+      old: row.curves.old.at(-1),
+      fresh: row.curves.new.at(-1),
+      hiou: row.curves.hiou.at(-1),
+    }))
     .filter(({ old, fresh }) => old[0] !== null && fresh[0] !== null);
   points.sort((left, right) => rowStyle(left.row).isChosen - rowStyle(right.row).isChosen);
   const top = (pick) => Math.min(100, Math.ceil(Math.max(5, ...points.map(pick)) / 10 + 0.2) * 10);
-  const limit = { x: top(({ old }) => old[0] + (old[1] ?? 0)), y: top(({ fresh }) => fresh[0] + (fresh[1] ?? 0)) };
+  const limit = {
+    x: top(({ old }) => old[0] + (old[1] ?? 0)),
+    y: top(({ fresh }) => fresh[0] + (fresh[1] ?? 0)),
+  };
   const marks = points.flatMap((point) => [bars(point), mark(point)]);
   drawChart("tradeoff-chart", {
     grid: { left: 52, right: 24, top: 16, bottom: 48 },
     tooltip: tooltip(({ seriesIndex }) => {
       const { row, old, fresh, hiou } = points[Math.floor(seriesIndex / 2)];
-      return [row.label, `old ${shownPair(old)}`, `new ${shownPair(fresh)}`, `hiou ${shownPair(hiou)}`, seeds(row)];
+      return [
+        row.label,
+        `old ${shownPair(old)}`,
+        `new ${shownPair(fresh)}`,
+        `hiou ${shownPair(hiou)}`,
+        seeds(row),
+      ];
     }),
-    xAxis: valueAxis("old", { max: limit.x, axisLine: { show: true, lineStyle: { color: colour("muted") } } }),
+    xAxis: valueAxis("old", {
+      max: limit.x,
+      axisLine: { show: true, lineStyle: { color: colour("muted") } },
+    }),
     yAxis: valueAxis("new", { max: limit.y }),
     series: [...marks, ...EQUAL_HIOU.map((level) => equalLine(level, limit))],
   });
@@ -60,7 +77,10 @@ function bars({ row, old, fresh }) {
         shape: { x1, y1, x2, y2 },
         style: { stroke: style.color, lineWidth: 1.5, opacity: style.isChosen ? 0.6 : 0.3 },
       });
-      return { type: "group", children: [bar(corner(-1, 0), corner(1, 0)), bar(corner(0, -1), corner(0, 1))] };
+      return {
+        type: "group",
+        children: [bar(corner(-1, 0), corner(1, 0)), bar(corner(0, -1), corner(0, 1))],
+      };
     },
   };
 }
