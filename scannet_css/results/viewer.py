@@ -28,7 +28,7 @@ from scannet_css.scenes.classes import CLASSES, IGNORE
 
 FINEST_STEP = 0.001  # metres; of positions, coarser in rooms of more than 65 m
 _HERE = Path(__file__).parent
-_SCRIPTS = ("vendor/three.min.js", "page/points.js", "page/viewer.js")
+_SCRIPTS = ("vendor/three.min.js", "page/packed_rooms.js", "page/points.js", "page/viewer.js")
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 

@@ -100,7 +100,7 @@ const PointPanels = (() => {
       new ResizeObserver(() => this.redraw()).observe(stage);
     }
 
-    /* The arrays of an unpacked room, see unpackRoom in viewer.js. */
+    /* The arrays of an unpacked room, see packed_rooms.js. */
     setRoom(room) {
       const geometry = new THREE.BufferGeometry();
       const attribute = (array, isShare) => new THREE.BufferAttribute(array, 4, isShare);
@@ -182,13 +182,13 @@ const PointPanels = (() => {
       const right = [-y / flat, x / flat, 0], above = [(-x * z) / flat, (-y * z) / flat, flat];
       const tangent = Math.tan((FIELD_OF_VIEW * Math.PI) / 360), aspect = this.aspect();
       const every = Math.max(1, Math.floor(vertices / 20000));
+      const along = (direction, values) => direction.reduce((sum, part, axis) => sum + part * values[axis], 0);
       let distance = 0.1;
       for (let from = 0; from < 3 * vertices; from += 3 * every) {
-        const along = (direction, values) => direction.reduce((sum, part, axis) => sum + part * values[axis], 0);
         if (along(towards, normals.subarray(from, from + 3)) < 0) continue;
         const local = middle.map((value, axis) => low[axis] + step * positions[from + axis] - value);
-        const needed = Math.max(Math.abs(along(right, local)) / aspect, Math.abs(along(above, local))) / tangent;
-        distance = Math.max(distance, needed + along(towards, local));
+        const across = Math.abs(along(right, local)) / aspect, upright = Math.abs(along(above, local));
+        distance = Math.max(distance, Math.max(across, upright) / tangent + along(towards, local));
       }
       return distance;
     }
@@ -284,8 +284,13 @@ const PointPanels = (() => {
         const place = [box.left - outer.left, outer.bottom - box.bottom, box.width, box.height];
         renderer.setViewport(...place);
         renderer.setScissor(...place);
+<<<<<<< HEAD
         const scale = (box.height * renderer.getPixelRatio()) / (2 * Math.tan((FIELD_OF_VIEW * Math.PI) / 360));
         material.uniforms.pointSize.value = sparse * this.sizeFactor * this.room.spacing * scale;
+=======
+        const metre = (box.height * renderer.getPixelRatio()) / (2 * Math.tan((FIELD_OF_VIEW * Math.PI) / 360));
+        material.uniforms.pointSize.value = this.sizeFactor * this.room.spacing * metre; // at distance 1
+>>>>>>> ff7cde3f90560772e807216cc0afce364cf2e05c
         material.uniforms.content.value = CONTENT[content];
         material.uniforms.run.value = run ?? 0;
         material.uniformsNeedUpdate = true;

@@ -1,13 +1,13 @@
 /* The viewer of validation rooms: choosers, steps, legend and numbers around the canvas of points.js.
-   Becomes of every element .room-viewer; its data-rooms is [{name, file}]. A room's script puts the packed room
-   (see scannet_css/results/viewer.py) into scannetRooms. */
+   Becomes of every element .room-viewer; its data-rooms is [{name, file}]. A room's script puts the packed
+   room (see scannet_css/results/viewer.py) into scannetRooms. */
 "use strict";
 
 (() => {
   const UNLABELLED = 255, TURN = 0.12, PAN = 40, ZOOM = 1.15; // radians, pixels, factor for one key press
   const MILLISECONDS_A_STEP = 1200;
-  const HELP = "3D view. Arrow keys turn, with Shift they move, plus and minus zoom, R resets, T looks from the top, "
-    + "comma and full stop change the step, space plays.";
+  const HELP = "3D view. Arrow keys turn, with Shift they move, plus and minus zoom, R resets, "
+    + "T looks from the top, comma and full stop change the step, space plays.";
 
   class RoomViewer {
     constructor(root) {
@@ -25,7 +25,8 @@
     /* ---- What is on the page */
 
     build(root) {
-      this.roomChoice = choice("Room", this.rooms.map((room) => room.name), (index) => this.chooseRoom(index));
+      const names = this.rooms.map((room) => room.name);
+      this.roomChoice = choice("Room", names, (index) => this.chooseRoom(index));
       this.runChoice = choice("Method", [], (index) => this.chooseRun(this.room.runs[index].title));
       this.otherChoice = choice("Compare with", [], (index) => {
         this.otherTitle = index ? this.room.runs[index - 1].title : null;
@@ -48,7 +49,8 @@
       this.numbers = make("div", { className: "numbers" });
       this.choices = make("div", { className: "choices" }, this.roomChoice, this.runChoice, this.otherChoice);
       root.append(
-        this.choices, this.steps, this.message, this.stage, this.tools(), this.legend, this.errorKey(), this.numbers,
+        this.choices, this.steps, this.message, this.stage, this.tools(), this.legend, this.errorKey(),
+        this.numbers,
       );
       this.takeKeys();
     }
@@ -69,8 +71,9 @@
     }
 
     errorKey() {
-      this.errorColours = ["wrong", "right", "unlabelled"].map((name) => make("i", { className: `swatch ${name}` }));
-      const entries = this.errorColours.map((swatch) => make("span", {}, swatch, swatch.className.split(" ")[1]));
+      const names = ["wrong", "right", "unlabelled"];
+      this.errorColours = names.map((name) => make("i", { className: `swatch ${name}` }));
+      const entries = names.map((name, index) => make("span", {}, this.errorColours[index], name));
       return make("p", { className: "key" }, "Errors: ", ...entries);
     }
 
@@ -85,7 +88,8 @@
         event.shiftKey ? this.panels.pan(PAN * right, PAN * up) : this.panels.turn(TURN * right, TURN * up);
       const actions = {
         ArrowLeft: arrow(-1, 0), ArrowRight: arrow(1, 0), ArrowUp: arrow(0, 1), ArrowDown: arrow(0, -1),
-        "+": () => this.panels.zoom(ZOOM), "=": () => this.panels.zoom(ZOOM), "-": () => this.panels.zoom(1 / ZOOM),
+        "+": () => this.panels.zoom(ZOOM), "=": () => this.panels.zoom(ZOOM),
+        "-": () => this.panels.zoom(1 / ZOOM),
         r: () => this.panels.resetCamera(), t: () => this.panels.resetCamera(90),
         ",": () => this.chooseStep(this.position() - 1), ".": () => this.chooseStep(this.position() + 1),
         " ": () => this.play(!this.timer),
@@ -119,7 +123,7 @@
       select(this.roomChoice).selectedIndex = index;
       this.message.textContent = `Loading ${name} …`;
       try {
-        const room = await loadRoom(name, file);
+        const room = await PackedRooms.load(name, file);
         if (this.wanted !== name) return;
         this.room = room;
         this.message.textContent = "";
@@ -154,14 +158,12 @@
     async showRuns() {
       const { room } = this;
       this.runs = this.shownRuns();
-      await Promise.all(this.runs.map(unpackRun));
+      await Promise.all(this.runs.map(PackedRooms.unpackRun));
       if (room !== this.room) return;
       const [first, second] = this.runs;
       if (first) select(this.runChoice).selectedIndex = room.runs.indexOf(first);
       select(this.otherChoice).selectedIndex = second ? room.runs.indexOf(second) + 1 : 0;
-      this.stepNumbers = [...new Set(this.runs.flatMap((run) => run.steps.map((step) => step.step)))].sort(
-        (a, b) => a - b,
-      );
+      this.stepNumbers = stepNumbers(this.runs);
       this.layOut();
       this.showStep();
     }
@@ -233,7 +235,8 @@
       this.steps.hidden = !this.runs.length;
       if (!this.runs.length) return;
       const step = this.shownSteps[0];
-      const added = step === this.runs[0].steps[0] ? `${step.seen.length} classes` : `new: ${step.added.join(", ")}`;
+      const isFirst = step === this.runs[0].steps[0];
+      const added = isFirst ? `${step.seen.length} classes` : `new: ${step.added.join(", ")}`;
       this.stepText.textContent = `step ${this.stepNumbers[position]} of ${this.stepNumbers[last]}; ${added}`;
       this.slider.ariaValueText = this.stepText.textContent;
     }
@@ -269,8 +272,9 @@
     showNumbers() {
       const { room } = this;
       if (!room.runs.length) return this.numbers.replaceChildren();
-      const steps = [...new Set(room.runs.flatMap((run) => run.steps.map((one) => one.step)))].sort((a, b) => a - b);
-      const head = make("tr", {}, make("th", {}, "method"), ...steps.map((step) => make("th", {}, `step ${step}`)));
+      const steps = stepNumbers(room.runs);
+      const names = ["method", ...steps.map((step) => `step ${step}`)];
+      const head = make("tr", {}, ...names.map((name) => make("th", {}, name)));
       const rows = room.runs.map((run) => make("tr", {}, make("th", {}, run.title), ...steps.map((number) => {
         const step = run.steps.find((one) => one.step === number);
         if (!step) return make("td");
@@ -282,7 +286,8 @@
         if (this.shownSteps.includes(step)) cell.setAttribute("aria-current", "true");
         return make("td", {}, cell);
       })));
-      const caption = `Wrong vertices in this room, in % of the ${room.labelled.toLocaleString("en")} labelled ones`;
+      const labelled = room.labelled.toLocaleString("en");
+      const caption = `Wrong vertices in this room, in % of the ${labelled} labelled ones`;
       this.numbers.replaceChildren(
         make("p", {}, caption),
         make("div", {}, make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows))),
@@ -290,49 +295,13 @@
     }
   }
 
-  /* ---- Rooms */
-
-  /* The unpacked room; its script is loaded when it is wanted for the first time. */
-  async function loadRoom(name, file) {
-    globalThis.scannetRooms ??= {};
-    if (!scannetRooms[name] && file) {
-      await new Promise((resolve) => {
-        const script = make("script", { src: file, onload: resolve, onerror: resolve });
-        document.head.append(script);
-      });
-    }
-    const room = scannetRooms[name];
-    if (!room) throw new Error(`${file ?? name} cannot be read`);
-    if (!room.positions) await unpackRoom(room);
-    return room;
-  }
-
-  async function unpackRoom(room) {
-    const data = await inflate(room.points), count = room.vertices;
-    room.positions = new Uint16Array(data.buffer, 0, 3 * count);
-    room.colours = data.subarray(6 * count, 9 * count);
-    room.normals = new Int8Array(data.buffer, 9 * count, 3 * count);
-    room.labels = data.subarray(12 * count, 13 * count);
-    const highest = [0, 0, 0];
-    room.positions.forEach((value, index) => {
-      if (value > highest[index % 3]) highest[index % 3] = value;
-    });
-    room.high = room.low.map((value, axis) => value + room.step * highest[axis]);
-  }
-
-  async function unpackRun(run) {
-    run.values ??= await inflate(run.predictions); // one step after the other
-  }
-
-  async function inflate(text) {
-    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-    return new Uint8Array(await new Response(stream).arrayBuffer());
-  }
-
   /* A run's step of this number, the one before it where it has none, its first at least. */
   function stepOf(run, number) {
     return run.steps.findLast((step) => step.step <= number) ?? run.steps[0];
+  }
+
+  function stepNumbers(runs) {
+    return [...new Set(runs.flatMap((run) => run.steps.map((step) => step.step)))].sort((a, b) => a - b);
   }
 
   function share(count, all) {
@@ -373,7 +342,8 @@
     try {
       root.viewer = new RoomViewer(root);
     } catch (error) {
-      root.replaceChildren(make("p", { className: "message" }, `The 3D view cannot be shown: ${error.message}`));
+      const message = `The 3D view cannot be shown: ${error.message}`;
+      root.replaceChildren(make("p", { className: "message" }, message));
     }
   }
 
