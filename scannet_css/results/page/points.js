@@ -284,13 +284,8 @@ const PointPanels = (() => {
         const place = [box.left - outer.left, outer.bottom - box.bottom, box.width, box.height];
         renderer.setViewport(...place);
         renderer.setScissor(...place);
-<<<<<<< HEAD
-        const scale = (box.height * renderer.getPixelRatio()) / (2 * Math.tan((FIELD_OF_VIEW * Math.PI) / 360));
-        material.uniforms.pointSize.value = sparse * this.sizeFactor * this.room.spacing * scale;
-=======
         const metre = (box.height * renderer.getPixelRatio()) / (2 * Math.tan((FIELD_OF_VIEW * Math.PI) / 360));
-        material.uniforms.pointSize.value = this.sizeFactor * this.room.spacing * metre; // at distance 1
->>>>>>> ff7cde3f90560772e807216cc0afce364cf2e05c
+        material.uniforms.pointSize.value = sparse * this.sizeFactor * this.room.spacing * metre;
         material.uniforms.content.value = CONTENT[content];
         material.uniforms.run.value = run ?? 0;
         material.uniformsNeedUpdate = true;
