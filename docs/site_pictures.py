@@ -1,6 +1,6 @@
 """Pictures of the result page for the README, docs/pictures/site_*.png.
 
-python benchmarks/leaderboard.py benchmarks/records --html site
+python benchmarks/leaderboard.py runs/study --html site --data data/study/prepared
 python docs/site_pictures.py site/index.html
 """
 

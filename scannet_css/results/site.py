@@ -90,8 +90,8 @@ def render_site(
 
 def content_policy(scripts: Iterable[str], has_rooms: bool = False) -> str:
     """The Content-Security-Policy of a page that runs these inline scripts and loads nothing; with rooms, it
-    may load scripts that lie beside it."""
-    allowed = [f"'sha256-{_digest(script)}'" for script in scripts] + ["'self'"] * has_rooms
+    may load scripts that lie beside it, on a server or on disk (file:, which is no 'self' everywhere)."""
+    allowed = [f"'sha256-{_digest(script)}'" for script in scripts] + ["'self'", "file:"] * has_rooms
     return (
         f"default-src 'none'; script-src {' '.join(allowed)}; style-src 'unsafe-inline'; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"
@@ -147,7 +147,10 @@ def _rooms(names: Sequence[str]) -> str:
     """Where the 3D view goes."""
     if not names:
         return ""
-    return f'<section id="rooms"><h2>Rooms</h2>{viewer_html(names)}</section>'
+    return (
+        '<section id="rooms"><h2>Rooms of the validation split</h2><p class="about">What the runs predict '
+        f"after each step. Classes that have not come yet are background.</p>{viewer_html(names)}</section>"
+    )
 
 
 def _picture(path: Path) -> str:
