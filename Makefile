@@ -1,5 +1,5 @@
 # make demo: from nothing to a table of four methods.  make test: what CI runs.
-# make test-deep: the fuzz, kill, signal and full-disk tests of preparation and training in full numbers.
+# make test-deep: the fuzz, kill, signal and full-disk tests in full numbers; so many submissions at once.
 PYTHON ?= python3
 VENV := .venv/bin
 

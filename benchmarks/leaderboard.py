@@ -1,12 +1,13 @@
 """Renders records to a leaderboard: CSV, Markdown, LaTeX and a site for the browser.
 
-    python benchmarks/leaderboard.py                       # runs/ and benchmarks/records/ -> results/
+    python benchmarks/leaderboard.py            # runs/, benchmarks/records/ and reported/ -> results/
     python benchmarks/leaderboard.py runs/mine --out mine
     python benchmarks/leaderboard.py benchmarks/records --html site        # the site in a folder of its own
     python benchmarks/leaderboard.py runs/study --html site --data data/study/prepared   # with rooms in 3D
 
 In a folder, every record.json at any depth and every *.json directly in it is read. A broken record is
-reported in one line and the others are rendered; the exit code is then 1. Rooms are shown of runs that kept
+reported in one line and the others are rendered; the exit code is then 1. A folder called reported holds
+rows without records. Rooms are shown of runs that kept
 their predictions (benchmarks/run.py --keep-predictions).
 """
 
@@ -19,7 +20,7 @@ from tqdm import tqdm
 
 import baselines  # noqa: F401  registers the methods, whose settings are checked
 from scannet_css.errors import InputError, run_command
-from scannet_css.results.leaderboard import build_sections, read_records
+from scannet_css.results.leaderboard import build_sections, read_records, read_reported
 from scannet_css.results.published import read_published
 from scannet_css.results.render import SHORT_TABLE, render_markdown, write_leaderboard
 from scannet_css.results.rooms import find_rooms
@@ -29,7 +30,7 @@ from scannet_css.scenes import load_manifest
 from scannet_css.scenes.classes import CLASSES
 
 ROOT = Path(__file__).resolve().parents[1]
-DEFAULT_PATHS = (Path("runs"), Path("benchmarks/records"))
+DEFAULT_PATHS = (Path("runs"), Path("benchmarks/records"), Path("benchmarks/reported"))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=usage, epilog=rest, formatter_class=raw)
     parser.add_argument(
-        "paths", nargs="*", type=Path, metavar="PATH", help="default: runs and benchmarks/records"
+        "paths", nargs="*", type=Path, metavar="PATH", help="default: runs, benchmarks/records and reported"
     )
     parser.add_argument(
         "--out", type=Path, default=Path("results"), help="folder to write to (default: results)"
@@ -52,14 +53,16 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     paths = options.paths or [path for path in DEFAULT_PATHS if path.exists()]
     records, problems = read_records(paths)
+    reported, more = read_reported(paths)
+    problems += more
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
-    if not records:
+    if not records and not reported:
         where = ", ".join(map(str, options.paths or DEFAULT_PATHS))
         raise InputError(
             f"{where}: no records found, expected record.json of a run (benchmarks/run.py writes one)"
         )
-    sections = build_sections(records, load_splits(ROOT / "benchmarks" / "splits"))
+    sections = build_sections(records, load_splits(ROOT / "benchmarks" / "splits"), reported)
     write_leaderboard(sections, options.out, read_published())
     rooms, classes = (), CLASSES
     if options.data:

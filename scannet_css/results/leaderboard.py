@@ -15,7 +15,7 @@ from scannet_css.errors import InputError, one_line
 from scannet_css.files import digest
 from scannet_css.protocols import load_protocol
 from scannet_css.results.record import Record, load_record
-from scannet_css.results.reported import ReportedRow
+from scannet_css.results.reported import ReportedRow, check_line, read_lines
 from scannet_css.results.rows import Row, count_orders, flag_too_good, make_rows, number
 from scannet_css.results.splits import Split
 
@@ -39,6 +39,18 @@ def read_records(paths: Iterable[str | Path]) -> tuple[list[Record], list[str]]:
             except (InputError, OSError) as error:
                 problems.append(one_line(error))
     return records, problems
+
+
+def read_reported(paths: Iterable[str | Path]) -> tuple[list[ReportedRow], list[str]]:
+    """The rows without records in the folders called `reported` among `paths`, and one line for each file
+    that cannot be read."""
+    rows, problems = [], []
+    for path in (file for one in paths if Path(one).name == "reported" for file in Path(one).glob("*.csv")):
+        try:
+            rows += [check_line(line) for line in read_lines(path.read_bytes())]
+        except (InputError, OSError) as error:
+            problems.append(f"{path}: {one_line(error)}")
+    return rows, sorted(problems)
 
 
 @dataclass

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from scannet_css.errors import InputError, one_line
 from scannet_css.files import locked, write_atomic
-from scannet_css.results.leaderboard import Section, build_sections
+from scannet_css.results.leaderboard import Section, build_sections, read_reported
 from scannet_css.results.published import PublishedTable, read_published
 from scannet_css.results.record import Record, load_record, save_record
 from scannet_css.results.render import render_csv, write_leaderboard
@@ -92,7 +92,7 @@ class Leaderboard:
             path = self.reported_folder / f"{row.hash[:NAME_DIGITS]}.csv"
             if path.exists():
                 return None
-            for other in self._reported()[0]:
+            for other in read_reported([self.reported_folder])[0]:
                 if other.key == row.key:
                     raise InputError(
                         f"the row is {row.method!r}: stands on the leaderboard with other numbers"
@@ -108,17 +108,8 @@ class Leaderboard:
                 records.append(_stored_record(path.absolute()))
             except (InputError, OSError) as error:
                 problems.append(one_line(error))
-        reported, more = self._reported()
+        reported, more = read_reported([self.reported_folder])
         return build_sections(records, self.splits, reported), problems + more
-
-    def _reported(self) -> tuple[list[ReportedRow], list[str]]:
-        rows, problems = [], []
-        for path in sorted(self.reported_folder.glob("*.csv")):
-            try:
-                rows += [check_line(line) for line in read_lines(path.read_bytes())]
-            except (InputError, OSError) as error:
-                problems.append(f"{path}: {one_line(error)}")
-        return rows, problems
 
     def render(self, html: Callable[[Sequence[Section], Sequence[PublishedTable]], str] | None) -> list[str]:
         """Writes the tables anew; returns a line for each stored file that cannot be read.

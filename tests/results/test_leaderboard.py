@@ -170,7 +170,10 @@ def test_command_renders_the_good_and_names_the_broken(run, value, tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [((), "runs, benchmarks/records: no records found"), (("nowhere",), "nowhere: no such file or folder")],
+    [
+        ((), "runs, benchmarks/records, benchmarks/reported: no records found"),
+        (("nowhere",), "nowhere: no such file or folder"),
+    ],
 )
 def test_command_without_records_says_so_and_writes_nothing(run, tmp_path, arguments, message):
     done = run(tmp_path, "benchmarks/leaderboard.py", *arguments)
@@ -206,7 +209,9 @@ def test_submit_of_a_missing_file_is_one_line(run, tmp_path):
 def test_command_starts_from_a_shell(tmp_path):
     command = [sys.executable, str(ROOT / "benchmarks/leaderboard.py")]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2 and done.stderr.startswith("error: runs, benchmarks/records: no records")
+    assert done.returncode == 2 and done.stderr.startswith(
+        "error: runs, benchmarks/records, benchmarks/reported: no records"
+    )
 
 
 def flags_of(records) -> dict[str, str]:

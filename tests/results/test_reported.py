@@ -260,3 +260,18 @@ def test_the_command_takes_a_csv(run, tmp_path):
     assert ",self-reported," in (tmp_path / "benchmarks/leaderboard.csv").read_text()
     again = run(tmp_path, "tools/submit.py", "rows.csv")
     assert again.returncode == 0 and "0 new rows" in again.stdout
+
+
+def test_the_tables_and_the_site_hold_rows_without_records(run, tmp_path):
+    (tmp_path / "rows.csv").write_bytes(to_csv(good()))
+    assert run(tmp_path, "tools/submit.py", "rows.csv").returncode == 0
+    (tmp_path / "benchmarks" / "reported" / "bad.csv").write_bytes(to_csv(good(n="1")))
+    done = run(tmp_path, "benchmarks/leaderboard.py", "--html", "site")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: benchmarks/reported/bad.csv: n is 1: expected at least 3 seeds in a row without records\n"
+    )
+    (row,) = csv.DictReader(io.StringIO((tmp_path / "results" / "leaderboard.csv").read_text()))
+    assert (row["all"], row["status"], row["name"]) == ("50.00", "self-reported", "A. Author (University)")
+    html = (tmp_path / "site" / "index.html").read_text()
+    assert "A. Author (University)" in html and 'href="https://arxiv.org/abs/2304.12345"' in html
