@@ -1,6 +1,10 @@
 """A room in a window of rerun or open3d, whichever is installed."""
 
+import os
+import shutil
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -21,7 +25,10 @@ def open_window(scene: Scene, runs: Sequence[RoomRun], classes: Sequence[str] = 
     except ImportError:
         pass
     else:
-        rerun.init("scannet-css", spawn=True)
+        # its viewer is a program, which lies beside this Python and not always on the PATH
+        places = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
+        rerun.init("scannet-css")
+        rerun.spawn(executable_path=shutil.which("rerun", path=places))
         log_to_rerun(scene, runs, classes)
         return
     try:
