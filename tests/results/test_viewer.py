@@ -68,10 +68,16 @@ def until_titled(page, panel: int, title: str) -> None:
     until(page, f"document.querySelectorAll('.title')[{panel}]?.textContent === {json.dumps(title)}")
 
 
-def pixels(page, panel: int) -> np.ndarray:
-    """(h, w, 3) of a panel below its title, once the camera rests and all points are drawn."""
+def until_at_rest(page) -> None:
+    """Until the camera rests and all points are drawn."""
+    page.evaluate(TWO_FRAMES)
     until(page, "document.querySelector('.room-viewer').viewer.panels.isMoving === false")
     page.evaluate(TWO_FRAMES)
+
+
+def pixels(page, panel: int) -> np.ndarray:
+    """(h, w, 3) of a panel below its title, once the camera rests and all points are drawn."""
+    until_at_rest(page)
     picture = page.locator(".panel").nth(panel).screenshot()
     return np.array(Image.open(io.BytesIO(picture)).convert("RGB"))[30:].astype(int)
 
@@ -317,7 +323,7 @@ def test_the_dark_has_its_own_colours(view):
 
 def test_nothing_is_drawn_while_nothing_changes(view):
     page = view()
-    page.evaluate(TWO_FRAMES)
+    until_at_rest(page)
     page.evaluate(
         "() => { const panels = document.querySelector('.room-viewer').viewer.panels, draw = panels.draw;"
         " window.draws = 0; panels.draw = function () { window.draws += 1; draw.call(panels); }; }"
@@ -327,8 +333,12 @@ def test_nothing_is_drawn_while_nothing_changes(view):
     assert page.evaluate("draws") == 0
     page.locator(".stage").focus()
     page.keyboard.press("ArrowLeft")
-    page.evaluate(TWO_FRAMES)
-    assert page.evaluate("draws") == 1
+    until_at_rest(page)
+    draws = page.evaluate("draws")
+    assert draws in (1, 2)  # in motion, and once more at rest if that had not been all points
+    for _ in range(10):
+        page.evaluate(TWO_FRAMES)
+    assert page.evaluate("draws") == draws
 
 
 def test_a_large_room_is_drawn(view, tmp_path):

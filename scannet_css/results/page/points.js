@@ -218,7 +218,7 @@ const PointPanels = (() => {
       clearTimeout(this.resting);
       this.resting = setTimeout(() => {
         this.isMoving = false;
-        this.redraw();
+        if (this.points.geometry.drawRange.count < this.room.vertices) this.redraw();
       }, REST + this.took);
       this.redraw();
     }
