@@ -68,12 +68,12 @@ class Section:
         return self.methods + self.references
 
     @property
-    def any_row(self) -> Row | ReportedRow:
-        return [*self.rows, *self.reported][0]
+    def all_rows(self) -> list[Row | ReportedRow]:
+        return [*self.rows, *self.reported]
 
     @property
     def title(self) -> str:
-        dataset, _, _, protocol, _ = self.any_row.section_key
+        dataset, _, _, protocol, _ = self.all_rows[0].section_key
         return f"{dataset}, {protocol}"
 
     @property
@@ -81,11 +81,11 @@ class Section:
         """The class names of every step."""
         if self.rows:
             return self.rows[0].first.protocol.steps
-        return [list(names) for names in load_protocol(self.any_row.section_key[3]).steps]
+        return [list(names) for names in load_protocol(self.all_rows[0].section_key[3]).steps]
 
     @property
     def description(self) -> str:
-        _, manifest, voxel_size, _, protocol_hash = self.any_row.section_key
+        _, manifest, voxel_size, _, protocol_hash = self.all_rows[0].section_key
         data = f"{voxel_size:g} m voxels, manifest {manifest[:8]}"
         protocol = f"{' + '.join(str(len(names)) for names in self.steps)} classes"
         if self.rows:
@@ -96,7 +96,7 @@ class Section:
 
     def label(self, row: Row | ReportedRow) -> str:
         """The method's name and the settings and recipe entries in which its rows in this section differ."""
-        options = [other.options for other in [*self.rows, *self.reported] if other.method == row.method]
+        options = [other.options for other in self.all_rows if other.method == row.method]
         own, absent = row.options, object()
         differing = [key for key in own if any(other.get(key, absent) != own[key] for other in options)]
         shown = ", ".join(f"{key} {json.dumps(own[key])}" for key in differing).replace('"', "")

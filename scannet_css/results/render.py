@@ -43,7 +43,7 @@ def render_csv(sections: Sequence[Section]) -> str:
     writer = csv.DictWriter(text, COLUMNS)
     writer.writeheader()
     for section in sections:
-        writer.writerows(cells_of(row) for row in [*section.rows, *section.reported])
+        writer.writerows(cells_of(row) for row in section.all_rows)
     return text.getvalue()
 
 
@@ -63,10 +63,10 @@ def render_markdown(
     for section in sections:
         parts.append(f"## {_escape(section.title)}\n\n{_escape(section.description)}\n")
         parts.append(_markdown_lines(_markdown_rows(section, columns)))
-        notes = [(section.label(row), flag) for row in _all_rows(section) for flag in row.flags]
+        notes = [(section.label(row), flag) for row in section.all_rows for flag in row.flags]
         if notes:
             parts.append("".join(f"- {_escape(label)}: {_escape(flag)}\n" for label, flag in notes))
-        links = [(section.label(row), row.links) for row in _all_rows(section) if row.links]
+        links = [(section.label(row), row.links) for row in section.all_rows if row.links]
         if links:
             parts.append("".join(f"- {_escape(label)}: {_markdown_links(found)}\n" for label, found in links))
     if published:
@@ -77,10 +77,6 @@ def render_markdown(
         lines = [[name, *(number(value, 2) for value in values)] for name, values in table.rows]
         parts.append(_markdown_lines([["method", *table.columns], *lines]))
     return "\n".join(parts)
-
-
-def _all_rows(section: Section) -> list[Row | ReportedRow]:
-    return [*section.rows, *section.reported]
 
 
 def _markdown_links(links: Iterable[tuple[str, str]]) -> str:
@@ -128,8 +124,7 @@ def render_latex(sections: Sequence[Section], published: Sequence[PublishedTable
 
 
 def _latex_section(section: Section) -> str:
-    every = [*section.rows, *section.reported]
-    columns = [column for column in PAPER_TABLE if any(section.cell(row, column) for row in every)]
+    columns = [column for column in PAPER_TABLE if any(section.cell(row, column) for row in section.all_rows)]
     lines, width = [], len(columns)
     for heading, rows in groups_of(section):
         if heading and len(groups_of(section)) > 1:

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -279,14 +280,15 @@ def new_lines(lines: Sequence[dict[str, str]], present: Sequence[dict[str, str]]
     for line in new:
         what = f"{line['method']} of {line['name'] or 'nobody'}"
         require(row_key(line) not in keys, "the row", what, "stands on the leaderboard with other numbers")
-    seen = [row_key(line) for line in new]
+    seen = Counter(map(row_key, new))
     for line in new:
-        require(seen.count(row_key(line)) == 1, "the row", line["method"], "expected every row once")
-    if known & set(given):
+        require(seen[row_key(line)] == 1, "the row", line["method"], "expected every row once")
+    left = set(given)
+    if known & left:
         for line in present:
             cells = tuple(line[column] for column in COLUMNS)
             what = f"{line['method']} of {line['name'] or 'nobody'}"
-            require(cells in given, "the row", what, "was removed; send in new rows alone, or all")
+            require(cells in left, "the row", what, "was removed; send in new rows alone, or all")
     return new
 
 

@@ -88,7 +88,7 @@ class Row:
         return data.dataset, data.manifest_hash, data.voxel_size, protocol.name, protocol.hash
 
     @property
-    def order_key(self) -> tuple:
+    def order_key(self) -> str:
         """Rows with the same key differ in nothing but the class order."""
         data, protocol = self.first.data, self.first.protocol
         sizes = [len(names) for names in protocol.steps]

@@ -45,6 +45,10 @@ class Leaderboard:
         """What could not be verified of a record, see `verify`. Raises InputError if it cannot be true, or if
         the same run stands here under another name."""
         doubts = verify(record, self.splits)
+        self._check_name(record)
+        return doubts
+
+    def _check_name(self, record: Record) -> None:
         path = self.path_of(record)
         if path.exists():
             present = load_record(path)
@@ -52,7 +56,6 @@ class Leaderboard:
                 mine, other = record.entry.name, present.entry.name
                 if mine != other:
                     raise InputError(f"entry.name is {mine!r}: this very run stands in {path} by {other!r}")
-        return doubts
 
     def path_of(self, record: Record) -> Path:
         return self.records_folder / f"{record.hash[:NAME_DIGITS]}.json"
@@ -60,7 +63,7 @@ class Leaderboard:
     def add(self, record: Record) -> Path | None:
         """Stores a checked record; None if it is there already."""
         with self._alone(self.records_folder):
-            self.check(record)  # once more: another process may have stored it since
+            self._check_name(record)  # another process may have stored it since it was checked
             path = self.path_of(record)
             if path.exists():
                 return None

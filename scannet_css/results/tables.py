@@ -88,14 +88,9 @@ def render_section_table(section: Section) -> str:
     )
 
 
-def rows_of(section: Section) -> list[Row | ReportedRow]:
-    """All rows; the position in this list is how the page tells them apart."""
-    return [*section.rows, *section.reported]
-
-
 def _columns(section: Section) -> list[str]:
     """Those that are not empty in every row."""
-    return [column for column in TABLE if any(section.cell(row, column) for row in rows_of(section))]
+    return [column for column in TABLE if any(section.cell(row, column) for row in section.all_rows)]
 
 
 def _head(section: Section, column: str) -> str:
@@ -111,12 +106,13 @@ def _heading(column: str) -> str:
 
 def _kind(section: Section, column: str) -> str:
     """Whether a column holds numbers or text: how it is aligned and sorted."""
-    cells = [section.cell(row, column) for row in rows_of(section) if column not in row.values]
+    cells = [section.cell(row, column) for row in section.all_rows if column not in row.values]
     return "number" if all(not cell or _NUMBER.fullmatch(cell) for cell in cells) else "text"
 
 
 def _line(section: Section, row: Row | ReportedRow, columns: Sequence[str]) -> str:
-    position = next(index for index, other in enumerate(rows_of(section)) if other is row)
+    # the place in this list is how the page tells rows apart
+    position = next(index for index, other in enumerate(section.all_rows) if other is row)
     cells = "".join(_cell(section, row, column) for column in columns)
     return f'<tr data-row="{position}" data-status="{escape(row.status)}">{cells}</tr>\n'
 
@@ -184,7 +180,7 @@ def render_protocol(section: Section) -> str:
 
 
 def _facts(section: Section) -> list[tuple[str, str]]:
-    row = section.any_row
+    row = section.all_rows[0]
     protocol = row.first.protocol if row.records else load_protocol(row.section_key[3])
     return [
         ("Background throughout", ", ".join(protocol.background) or "none of the data set's classes"),

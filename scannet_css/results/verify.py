@@ -10,7 +10,6 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import scannet_css
-from scannet_css.errors import InputError
 from scannet_css.learning.method import find_method, method_names, options_of
 from scannet_css.protocols import Protocol, load_protocol, protocol_names
 from scannet_css.results.record import ProtocolRecord, Record
@@ -28,9 +27,9 @@ def verify(record: Record, splits: Mapping[str, Split]) -> list[str]:
     split are known and every identity holds. Raises InputError for a record that contradicts itself, its
     protocol or its split. Methods count as known if `baselines` has been imported.
     """
-    check_protocol(record.protocol)
+    protocol = check_protocol(record.protocol)
     _check_method(record)
-    _check_steps(record)
+    _check_steps(record, protocol)
     _check_environment(record)
     check_day("created", record.created[:10])
     if record.entry is not None:
@@ -89,8 +88,7 @@ def _check_method(record: Record) -> None:
         require(record.is_joint == offline, "steps", f"{len(record.steps)} steps", rule)
 
 
-def _check_steps(record: Record) -> None:
-    protocol = check_protocol(record.protocol)
+def _check_steps(record: Record, protocol: Protocol) -> None:
     for index, step in enumerate(record.steps):
         last = len(protocol.steps) - 1 if record.is_joint else index
         for level in ("vertices", "voxels"):
@@ -144,11 +142,3 @@ def _check_split(record: Record, split: Split) -> None:
                 field = f"steps[{index}].confusion.{level}, row {name}"
                 rule = f"expected {points}, the {level} of the registered split"
                 require(sum(row) == points, field, f"{sum(row)} points", rule)
-
-
-def is_verified(record: Record, splits: Mapping[str, Split]) -> bool:
-    """Whether `verify` finds nothing to say."""
-    try:
-        return not verify(record, splits)
-    except InputError:
-        return False
