@@ -11,8 +11,15 @@ setup(
     packages=find_packages(include=["scannet_css", "scannet_css.*", "baselines", "baselines.*"]),
     package_data={
         "scannet_css": [
-            *("protocols/**/*.json", "scenes/data/*", "sparse/data/*"),
-            *("results/data/*", "results/page/*", "results/vendor/*.js", "results/vendor/licenses/*"),
+            *("class_lists/*", "protocols/**/*.json", "raw/splits/*", "synthetic/data/*"),
+            *("scenes/report/*.css", "scenes/report/*.json", "sparse/engines/*.json", "records/*.json"),
+            *(
+                "leaderboard/*.json",
+                "leaderboard/page/*",
+                "viewer/page/*",
+                "vendor/*.js",
+                "vendor/licenses/*",
+            ),
         ]
     },
     install_requires=[

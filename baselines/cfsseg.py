@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from scannet_css.learning.losses import IGNORE
-from scannet_css.learning.method import Method, option
-from scannet_css.learning.neighbours import dropped_out, labels_nearby, mutual_information, neighbours
+from scannet_css.methods.losses import IGNORE
+from scannet_css.methods.method import Method, option
+from scannet_css.methods.neighbours import dropped_out, labels_nearby, mutual_information, neighbours
 from scannet_css.scenes.loader import derived_generator
 from scannet_css.sparse import SparseTensor
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 import torch.nn.functional as F
 
-from scannet_css.learning.binary import BinaryMethod
-from scannet_css.learning.losses import IGNORE, binary_distillation
-from scannet_css.learning.means import mean_over
-from scannet_css.learning.method import option
+from scannet_css.methods.binary import BinaryMethod
+from scannet_css.methods.losses import IGNORE, binary_distillation
+from scannet_css.methods.means import mean_over
+from scannet_css.methods.method import option
 
 
 @dataclass

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
-from scannet_css.learning.importance import ImportanceMethod, grown
-from scannet_css.learning.losses import cross_entropy
+from scannet_css.methods.importance import ImportanceMethod, grown
+from scannet_css.methods.losses import cross_entropy
 from scannet_css.sparse import SparseTensor
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from scannet_css.learning.method import Method
+from scannet_css.methods.method import Method
 
 
 @dataclass

@@ -5,7 +5,7 @@ Uncertainty-Aware 3D Point Cloud Class-Incremental Semantic Segmentation", CVPR 
 
 from dataclasses import dataclass
 
-from scannet_css.learning.method import Method
+from scannet_css.methods.method import Method
 from scannet_css.network.head import freeze_body, put_back_outputs
 
 

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 import torch
 
-from scannet_css.learning.losses import cross_entropy
-from scannet_css.learning.means import mean_over
-from scannet_css.learning.method import Method, option
-from scannet_css.learning.neighbours import (
+from scannet_css.methods.losses import cross_entropy
+from scannet_css.methods.means import mean_over
+from scannet_css.methods.method import Method, option
+from scannet_css.methods.neighbours import (
     dropped_out,
     labels_nearby,
     mutual_information,

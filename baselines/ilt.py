@@ -9,8 +9,8 @@ student and teacher. In 2D it is the encoder's output; carried to the U-Net it i
 from dataclasses import dataclass
 
 from baselines.lwf import LwF
-from scannet_css.learning.means import mean_over
-from scannet_css.learning.method import option
+from scannet_css.methods.means import mean_over
+from scannet_css.methods.method import option
 
 
 @dataclass

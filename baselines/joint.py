@@ -5,7 +5,7 @@ Trained from scratch with the recipe of step 0 on every scene that holds one of 
 
 from dataclasses import dataclass
 
-from scannet_css.learning.method import Method
+from scannet_css.methods.method import Method
 
 
 @dataclass

@@ -18,8 +18,8 @@ from baselines.mib import UnbiasedMethod
 from baselines.plop3d import PLOP3D
 from baselines.rcil import CompensatedMethod
 from baselines.reminder import Reminder
-from scannet_css.learning.losses import TARGETS, label_guided_distillation
-from scannet_css.learning.method import Method, option
+from scannet_css.methods.losses import TARGETS, label_guided_distillation
+from scannet_css.methods.method import Method, option
 
 
 @dataclass

@@ -8,8 +8,8 @@ points are voxels.
 
 from dataclasses import dataclass
 
-from scannet_css.learning.losses import distillation
-from scannet_css.learning.method import Method, option
+from scannet_css.methods.losses import distillation
+from scannet_css.methods.method import Method, option
 
 
 @dataclass

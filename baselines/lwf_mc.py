@@ -8,9 +8,9 @@ all voxels (there written as 10 * K * mean). Step 0 is trained with the first te
 
 from dataclasses import dataclass
 
-from scannet_css.learning.binary import BinaryMethod
-from scannet_css.learning.losses import binary_distillation
-from scannet_css.learning.method import option
+from scannet_css.methods.binary import BinaryMethod
+from scannet_css.methods.losses import binary_distillation
+from scannet_css.methods.method import option
 
 
 @dataclass

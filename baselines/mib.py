@@ -8,8 +8,8 @@ classes' probabilities as they are. Deviations: none in the loss; points are vox
 
 from dataclasses import dataclass
 
-from scannet_css.learning.losses import unbiased_cross_entropy, unbiased_distillation
-from scannet_css.learning.method import Method, option
+from scannet_css.methods.losses import unbiased_cross_entropy, unbiased_distillation
+from scannet_css.methods.method import Method, option
 
 
 @dataclass

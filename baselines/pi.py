@@ -11,8 +11,8 @@ included.
 
 from dataclasses import dataclass
 
-from scannet_css.learning.importance import PathMethod, grown
-from scannet_css.learning.method import option
+from scannet_css.methods.importance import PathMethod, grown
+from scannet_css.methods.method import option
 
 
 @dataclass

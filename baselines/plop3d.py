@@ -23,11 +23,11 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 
 from baselines.pseudo import Pseudo
-from scannet_css.learning.losses import IGNORE
-from scannet_css.learning.means import mean_over
-from scannet_css.learning.method import option
-from scannet_css.learning.pooling import local_pod, new_on_background
-from scannet_css.learning.pseudo_labels import adaptive_factor
+from scannet_css.methods.losses import IGNORE
+from scannet_css.methods.means import mean_over
+from scannet_css.methods.method import option
+from scannet_css.methods.pooling import local_pod, new_on_background
+from scannet_css.methods.pseudo_labels import adaptive_factor
 
 
 @dataclass

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scannet_css.learning.losses import IGNORE, cross_entropy
-from scannet_css.learning.method import Method, Step, option
-from scannet_css.learning.pseudo_labels import BINS, entropy_and_prediction, medians_of_histograms
+from scannet_css.methods.losses import IGNORE, cross_entropy
+from scannet_css.methods.method import Method, Step, option
+from scannet_css.methods.pseudo_labels import BINS, entropy_and_prediction, medians_of_histograms
 from scannet_css.scenes.loader import Batch
 from scannet_css.sparse import SparseTensor
 

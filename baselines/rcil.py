@@ -19,8 +19,8 @@ import math
 from dataclasses import dataclass
 
 from baselines.mib import MiB, UnbiasedMethod
-from scannet_css.learning.method import Method, option
-from scannet_css.learning.pooling import new_on_background, pooled_cubes
+from scannet_css.methods.method import Method, option
+from scannet_css.methods.pooling import new_on_background, pooled_cubes
 from scannet_css.network.branches import add_branches, merge_branches
 
 

@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 
 from baselines.plop3d import PLOP3D
-from scannet_css.learning.losses import IGNORE
-from scannet_css.learning.means import mean_over
-from scannet_css.learning.method import option
-from scannet_css.learning.prototypes import learn_prototypes, means_of_classes
+from scannet_css.methods.losses import IGNORE
+from scannet_css.methods.means import mean_over
+from scannet_css.methods.method import option
+from scannet_css.methods.prototypes import learn_prototypes, means_of_classes
 
 
 @dataclass

@@ -10,7 +10,7 @@ what it did not show is ignored, since it may be of a class that came since.
 from dataclasses import dataclass
 
 from scannet_css.errors import InputError
-from scannet_css.learning.method import Method, option
+from scannet_css.methods.method import Method, option
 
 
 @dataclass

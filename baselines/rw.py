@@ -11,7 +11,7 @@ added up after every update instead of every few; the paper's stored exemplars a
 
 from dataclasses import dataclass
 
-from scannet_css.learning.importance import PathMethod, grown, scaled
+from scannet_css.methods.importance import PathMethod, grown, scaled
 
 
 @dataclass

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import torch
 
 from baselines.mib import MiB
-from scannet_css.learning.losses import IGNORE
-from scannet_css.learning.means import mean_over
-from scannet_css.learning.method import option
-from scannet_css.learning.prototypes import learn_prototypes, means_of_classes, with_teachers_classes
+from scannet_css.methods.losses import IGNORE
+from scannet_css.methods.means import mean_over
+from scannet_css.methods.method import option
+from scannet_css.methods.prototypes import learn_prototypes, means_of_classes, with_teachers_classes
 
 
 @dataclass

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import torch
 
-from scannet_css.learning.binary import BinaryMethod
-from scannet_css.learning.losses import binary_cross_entropy
-from scannet_css.learning.method import option
+from scannet_css.methods.binary import BinaryMethod
+from scannet_css.methods.losses import binary_cross_entropy
+from scannet_css.methods.method import option
 from scannet_css.network.head import freeze_body, put_back_outputs
 
 

@@ -13,7 +13,7 @@ import time
 import webbrowser
 from collections.abc import Sequence
 
-from run import ROOT, run_script, synthetic_set
+from suite_lib.synthetic_set import ROOT, run_script, synthetic_set
 
 from scannet_css.errors import InputError, run_command
 from scannet_css.scenes import Manifest

@@ -19,15 +19,15 @@ from pathlib import Path
 from tqdm import tqdm
 
 import baselines  # noqa: F401  registers the methods, whose settings are checked
+from scannet_css.classes import CLASSES
 from scannet_css.errors import InputError, run_command
-from scannet_css.results.leaderboard import build_sections, read_records, read_reported
-from scannet_css.results.published import read_published
-from scannet_css.results.render import SHORT_TABLE, render_markdown, write_leaderboard
-from scannet_css.results.rooms import find_rooms
-from scannet_css.results.site import write_site
-from scannet_css.results.splits import load_splits
+from scannet_css.leaderboard.published import read_published
+from scannet_css.leaderboard.sections import build_sections, read_records, read_reported
+from scannet_css.leaderboard.site import write_site
+from scannet_css.leaderboard.site_rooms import find_rooms
+from scannet_css.leaderboard.text import SHORT_TABLE, render_markdown, write_leaderboard
+from scannet_css.records.splits import load_splits
 from scannet_css.scenes import load_manifest
-from scannet_css.scenes.classes import CLASSES
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULT_PATHS = (Path("runs"), Path("benchmarks/records"), Path("benchmarks/reported"))

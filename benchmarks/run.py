@@ -13,51 +13,34 @@ stopped by SIGTERM or SIGUSR1 with a checkpoint written (run the same command ag
 """
 
 import argparse
-import json
 import logging
-import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, fields
-from datetime import datetime, timezone
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import torch
+from suite_lib.recipe_defaults import recipe_defaults
+from suite_lib.synthetic_set import ROOT, synthetic_set
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 import baselines  # noqa: F401  registers the methods
 from scannet_css import distributed
+from scannet_css.commands import add_options, given
 from scannet_css.errors import InputError, run_command
-from scannet_css.learning.continual import ContinualRun, StepResult
-from scannet_css.learning.log import WandbTracker
-from scannet_css.learning.machine import Machine, find_device
-from scannet_css.learning.method import Method, find_method, method_names, options_of
-from scannet_css.learning.recipe import Recipe
-from scannet_css.learning.rehearsal import rehearse
-from scannet_css.learning.setting import Setting, Start
+from scannet_css.methods.method import Method, find_method, method_names, options_of
 from scannet_css.protocols import load_protocol
-from scannet_css.results.record import (
-    FORMAT,
-    Confusion,
-    DataRecord,
-    EnvironmentRecord,
-    MethodRecord,
-    NetworkRecord,
-    ProtocolRecord,
-    Record,
-    StepRecord,
-    environment,
-    save_record,
-)
-from scannet_css.scenes import Manifest, load_manifest
-from scannet_css.sparse.engine import VARIABLE, choose_engine, engine_name
+from scannet_css.records.make import make_record
+from scannet_css.records.record import Record, save_record
+from scannet_css.scenes import load_manifest
+from scannet_css.sparse.engines.choice import VARIABLE, choose_engine, engine_name
 from scannet_css.sparse.memory import keep_freed_memory
-
-ROOT = Path(__file__).resolve().parents[1]
-SYNTHETIC = ROOT / "data" / "synthetic"
-# The set that is made where no --data is given: small enough for a laptop's CPU.
-SYNTHETIC_SET = {"train": 150, "val": 24, "seed": 0, "vertices": 20000, "voxel_size": 0.1}
+from scannet_css.training.dry_run import rehearse
+from scannet_css.training.log import WandbTracker
+from scannet_css.training.machine import Machine, find_device
+from scannet_css.training.recipe import Recipe
+from scannet_css.training.run import ContinualRun
+from scannet_css.training.setting import Setting, Start
 
 ENGINE_HELP = (
     "what runs the sparse convolutions: triton (CUDA), grouped (one grouped product for all offsets), torch"
@@ -99,7 +82,7 @@ def run(method_class: type[Method], options: argparse.Namespace, machine: Machin
     protocol = load_protocol(options.protocol)
     recipe = make_recipe(manifest.dataset, options)
     # Asked for now, so that an engine that cannot run here is refused before anything is trained.
-    engine = engine_name(machine.device, compute_type(machine, recipe))
+    engine = engine_name(machine.device, machine.compute_type(recipe.precision))
     if recipe.batch_norm == "sync" and machine.device.type != "cuda":
         raise InputError("--batch-norm sync: torch synchronises statistics between CUDA devices only")
     method = method_class(**given(options, options_of(method_class), prefix="method_"))
@@ -192,45 +175,9 @@ def build_parser(method_class: type[Method]) -> argparse.ArgumentParser:
     return parser
 
 
-def add_options(group, parameters: Sequence, prefix: str) -> None:
-    """One option for each field, without a default, so that only what is given overrides the recipe."""
-    for parameter in parameters:
-        kind = parse_bool if isinstance(parameter.default, bool) else type(parameter.default)
-        group.add_argument(
-            f"--{parameter.name.replace('_', '-')}",
-            dest=prefix + parameter.name,
-            type=kind,
-            metavar="true|false" if kind is parse_bool else kind.__name__.upper(),
-            help=f"{parameter.metadata['help']} ({parameter.default})",
-        )
-
-
-def parse_bool(text: str) -> bool:
-    if text not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected true or false")
-    return text == "true"
-
-
-def given(options: argparse.Namespace, parameters: Sequence, prefix: str = "") -> dict[str, Any]:
-    """The values that stand on the command line, by field name."""
-    values = {parameter.name: getattr(options, prefix + parameter.name) for parameter in parameters}
-    return {name: value for name, value in values.items() if value is not None}
-
-
 def make_recipe(dataset: str, options: argparse.Namespace) -> Recipe:
     """The data set's recipe with what the command line changes."""
     return Recipe(**{**recipe_defaults(dataset), **given(options, fields(Recipe))})
-
-
-def recipe_defaults(dataset: str) -> dict[str, Any]:
-    """What benchmarks/recipes/ changes of the recipe for a data set."""
-    path = ROOT / "benchmarks" / "recipes" / f"{dataset}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def compute_type(machine: Machine, recipe: Recipe) -> torch.dtype:
-    """The type in which convolutions run."""
-    return machine.half_type(recipe.precision) or torch.float32
 
 
 def run_folder(runs: Path, setting: Setting, method: Method) -> Path:
@@ -245,53 +192,6 @@ def run_folder(runs: Path, setting: Setting, method: Method) -> Path:
     )
 
 
-def make_record(
-    setting: Setting, method: Method, parameters: int, results: list[StepResult], machine: Machine
-) -> Record:
-    manifest, protocol = setting.manifest, setting.protocol
-    return Record(
-        format=FORMAT,
-        entry=None,
-        method=MethodRecord(method.name, method.settings()),
-        protocol=ProtocolRecord(
-            name=protocol.name,
-            version=protocol.version,
-            hash=protocol.hash,
-            steps=[list(names) for names in protocol.steps],
-            background=list(protocol.background),
-            regime=protocol.regime,
-            unannotated=protocol.unannotated,
-        ),
-        data=DataRecord(
-            manifest.dataset,
-            manifest.hash,
-            manifest.voxel_size,
-            len(manifest.split("train")),
-            len(manifest.split("val")),
-        ),
-        network=NetworkRecord(
-            setting.recipe.network, parameters, None if setting.start is None else setting.start.sha256
-        ),
-        recipe=asdict(setting.recipe),
-        seed=setting.seed,
-        steps=[
-            StepRecord(
-                classes=step.classes,
-                confusion=Confusion(step.vertices, step.voxels),
-                scenes=step.scenes,
-                epochs=step.epochs,
-                iterations=step.iterations,
-                seconds=step.seconds,
-                peak_memory_bytes=step.peak_memory_bytes,
-                deterministic=step.deterministic,
-            )
-            for step in results
-        ],
-        environment=EnvironmentRecord(**environment(machine.device, compute_type(machine, setting.recipe))),
-        created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-    )
-
-
 def print_result(record: Record, folder: Path) -> None:
     metrics = record.metrics()
     shown = "  ".join(f"{name} {value:.2f}" for name, value in metrics.items() if value is not None)
@@ -299,35 +199,6 @@ def print_result(record: Record, folder: Path) -> None:
     print(f"{title}: mIoU in %")
     print(shown)
     print(f"record: {folder / 'record.json'}")
-
-
-def synthetic_set() -> Manifest:
-    """The synthetic set below data/synthetic, made and prepared by the tools where it is missing."""
-    return make_synthetic_set(SYNTHETIC, **SYNTHETIC_SET)
-
-
-def make_synthetic_set(
-    folder: Path, train: int, val: int, seed: int, vertices: int, voxel_size: float
-) -> Manifest:
-    """Synthetic rooms in folder/scans and prepared in folder/prepared, made by the tools where they are
-    missing."""
-    scans, prepared = folder / "scans", folder / "prepared"
-    if (prepared / "manifest.json").exists():
-        log.info("using the synthetic set in %s", folder)
-        return load_manifest(prepared)
-    log.info("making the synthetic set in %s", folder)
-    size = ("--train", train, "--val", val, "--seed", seed, "--vertices", vertices)
-    run_script("tools/make_scans.py", "--out", str(scans), *map(str, size))  # what is there is kept
-    options = ("--scans", str(scans), "--out", str(prepared), "--voxel-size", str(voxel_size))
-    run_script("tools/prepare_scannet.py", *options)
-    return load_manifest(prepared)
-
-
-def run_script(path: str, *arguments: str) -> None:
-    """Runs a script of the repository as a user would. Raises InputError if it fails (it has said why)."""
-    code = subprocess.run([sys.executable, str(ROOT / path), *arguments], check=False).returncode
-    if code:
-        raise InputError(f"{path} failed with exit code {code}")
 
 
 if __name__ == "__main__":

@@ -24,9 +24,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
-import loader_speed
 import torch
-from measure import (
+from speed_lib import loader_speed
+from speed_lib.measure import (
     Times,
     Workload,
     check_sizes,
@@ -37,18 +37,18 @@ from measure import (
     save,
     useful_flops,
 )
-from prepare_speed import add_options, measure_preparation
-from rooms import batch_of_scenes, batch_of_voxels
+from speed_lib.measured_rooms import batch_of_scenes, batch_of_voxels
+from speed_lib.prepare_speed import add_options, measure_preparation
+from speed_lib.train_speed import add_train_options, measure_training
 from torch import Tensor
 from tqdm import tqdm
-from train_speed import add_train_options, measure_training
 
 from scannet_css.errors import InputError, run_command
-from scannet_css.learning.machine import find_device
 from scannet_css.network import build_network
-from scannet_css.results.record import environment
-from scannet_css.sparse.engine import ENGINES, choose_engine, engine_name, why_unavailable
+from scannet_css.records.record import environment
+from scannet_css.sparse.engines.choice import ENGINES, choose_engine, engine_name, why_unavailable
 from scannet_css.sparse.memory import keep_freed_memory
+from scannet_css.training.machine import find_device
 
 PEERS = {"spconv": "spconv", "minkowski": "MinkowskiEngine"}  # the modules they come in
 FEWEST_VOXELS = 4000

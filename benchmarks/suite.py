@@ -25,13 +25,13 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from run import ROOT
-from suite_file import Run, read_suite
-from suite_plan import Job, Suite
+from suite_lib.suite_file import Run, read_suite
+from suite_lib.suite_plan import Job, Suite
+from suite_lib.synthetic_set import ROOT
 
 from scannet_css.errors import InputError, Stop, did_you_mean, run_command
-from scannet_css.learning.stopping import SIGNALS
-from scannet_css.results.record import Record, load_record
+from scannet_css.records.record import Record, load_record
+from scannet_css.training.signals import SIGNALS
 
 POLL = 0.2  # seconds
 _LIBC = ctypes.CDLL(None)  # loaded here: little is allowed between fork and exec

@@ -19,13 +19,13 @@ from statistics import median
 import numpy as np
 import torch
 
+from scannet_css.classes import CLASSES, IGNORE, NYU40_IDS
 from scannet_css.errors import InputError, run_command
-from scannet_css.results.predictions import Prediction, RoomRun
-from scannet_css.results.viewer import room_script, write_viewer_page
 from scannet_css.scenes import Scene
-from scannet_css.scenes.classes import CLASSES, IGNORE, NYU40_IDS
 from scannet_css.scenes.convert import vertex_normals
-from scannet_css.scenes.synthetic import make_scan
+from scannet_css.synthetic.scans import make_scan
+from scannet_css.viewer.browser import room_script, write_viewer_page
+from scannet_css.viewer.predictions import Prediction, RoomRun
 
 OPTIONS = ("--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
 WATCH = "Boolean(document.querySelector('.room-viewer').viewer.shownSteps)"

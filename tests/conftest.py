@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+# Fixtures that several folders use
+pytest_plugins = ("tests.fixtures.raw_scans", "tests.fixtures.records", "tests.fixtures.runs")
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import baselines  # noqa: F401  registers the methods, whose settings are checked
 from scannet_css.errors import InputError, one_line, printable, run_command
-from scannet_css.results.record import LONGEST_FILE, load_record
-from scannet_css.results.submissions import LONGEST_CSV, NAME_DIGITS, Leaderboard
+from scannet_css.leaderboard.folder import LONGEST_CSV, NAME_DIGITS, Leaderboard
+from scannet_css.records.record import LONGEST_FILE, load_record
 
 FOLDER = Path("benchmarks")
 RENDERED = tuple(f"benchmarks/leaderboard.{suffix}" for suffix in ("csv", "md", "tex", "html"))

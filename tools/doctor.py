@@ -26,16 +26,16 @@ from typing import Any
 import torch
 
 import scannet_css
+from scannet_css.classes import CLASSES
 from scannet_css.errors import InputError, one_line, printable, run_command
 from scannet_css.files import write_json
-from scannet_css.learning.machine import find_device
-from scannet_css.learning.trial import VOXEL_SIZE, train_on_a_room
 from scannet_css.network import MinkUNet, build_network
-from scannet_css.results.record import checkout_state, processor
+from scannet_css.records.record import checkout_state, processor
 from scannet_css.scenes import load_manifest, load_scene
-from scannet_css.scenes.classes import CLASSES
-from scannet_css.sparse.engine import AUTOMATIC, ENGINES, engine_name, why_unavailable
-from scannet_css.sparse.trial import BOUNDS, convolution_error
+from scannet_css.sparse.engines.choice import AUTOMATIC, ENGINES, engine_name, why_unavailable
+from scannet_css.sparse.engines.trial import BOUNDS, convolution_error
+from scannet_css.training.machine import find_device
+from scannet_css.training.one_room import VOXEL_SIZE, train_on_a_room
 
 ROOT = Path(__file__).resolve().parents[1]
 NEEDED = ("torch", "numpy", "scipy", "pandas", "safetensors", "tqdm", "pillow", "tensorboard")

@@ -22,10 +22,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 import baselines  # noqa: F401  registers the methods
+from scannet_css.classes import CLASSES
 from scannet_css.errors import InputError, run_command
 from scannet_css.files import digest, digest_file, locked, remove_temporary_files, write_atomic
-from scannet_css.learning.predictor import Predictor, add_network_options, predictor_of
-from scannet_css.results.benchmark_zip import (
+from scannet_css.raw.benchmark_zip import (
     NONE_ID,
     TEST_LIST,
     as_lines,
@@ -34,12 +34,12 @@ from scannet_css.results.benchmark_zip import (
     read_list,
     require_all,
 )
+from scannet_css.raw.scan import Source
+from scannet_css.raw.scannet import ScanNetReader, find_scans
+from scannet_css.raw.scannet_files import scan_files
+from scannet_css.raw.scannet_ply import read_ply
 from scannet_css.scenes import load_manifest, load_scene
-from scannet_css.scenes.classes import CLASSES
-from scannet_css.scenes.ply import read_ply
-from scannet_css.scenes.raw import Source
-from scannet_css.scenes.scan_files import scan_files
-from scannet_css.scenes.scannet import ScanNetReader, find_scans
+from scannet_css.training.predictor import Predictor, add_network_options, predictor_of
 
 
 class RawScans:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from scannet_css.errors import run_command
-from scannet_css.scenes.synthetic import make_set
+from scannet_css.synthetic.scans import make_set
 
 
 def main(arguments: Sequence[str]) -> int:

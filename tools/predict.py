@@ -21,11 +21,11 @@ from tqdm import tqdm
 import baselines  # noqa: F401  registers the methods
 from scannet_css.errors import InputError, run_command
 from scannet_css.files import write_atomic
-from scannet_css.learning.predictor import Predictor, add_network_options, predictor_of
-from scannet_css.results.benchmark_zip import as_lines
-from scannet_css.scenes.ply import ply_bytes, triangles
-from scannet_css.scenes.raw import RawScan
-from scannet_css.scenes.single import SUFFIXES, SingleReader, matches, scene_name
+from scannet_css.raw.benchmark_zip import as_lines
+from scannet_css.raw.own_file import SUFFIXES, OwnFileReader, matches, scene_name
+from scannet_css.raw.scan import RawScan
+from scannet_css.raw.scannet_ply import ply_bytes, triangles
+from scannet_css.training.predictor import Predictor, add_network_options, predictor_of
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     about = predictor.about
     print(predictor)
     for name, path in tqdm(scans.items(), unit="scan", disable=None):
-        reader = SingleReader(path)
+        reader = OwnFileReader(path)
         scan = reader.read(reader.find().sources[0])
         if scan.findings.get("no_faces") and "normal" in about.inputs.split("+"):
             tqdm.write(f"warning: {path}: no normals and no triangles; the network takes normals, zero here")

@@ -18,14 +18,14 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
+from scannet_css.classes import CLASS_LISTS
 from scannet_css.errors import InputError, printable, run_command
-from scannet_css.scenes.classes import CLASS_LISTS
-from scannet_css.scenes.labels import ROUTES
+from scannet_css.raw.readers import reader_for
+from scannet_css.raw.scan import FINDINGS
+from scannet_css.raw.scannet_labels import ROUTES
 from scannet_css.scenes.prepare import Report, prepare
-from scannet_css.scenes.raw import FINDINGS
-from scannet_css.scenes.readers import reader_for
-from scannet_css.scenes.summary import write_report
-from scannet_css.scenes.verify import verify
+from scannet_css.scenes.report.summary import write_report
+from scannet_css.scenes.verify_prepared import verify
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from scannet_css.errors import InputError, run_command
-from scannet_css.results.splits import count_split, save_split
+from scannet_css.records.splits import count_split, save_split
 from scannet_css.scenes import load_manifest
 
 SPLITS = Path("benchmarks/splits")

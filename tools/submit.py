@@ -19,10 +19,10 @@ from pathlib import Path
 
 import baselines  # noqa: F401  registers the methods, whose settings are checked
 from scannet_css.errors import InputError, one_line, run_command
-from scannet_css.results.record import EntryRecord, Record, load_record
-from scannet_css.results.schema import read, require
-from scannet_css.results.submissions import Leaderboard
-from scannet_css.results.tables import render_tables_page
+from scannet_css.leaderboard.folder import Leaderboard
+from scannet_css.leaderboard.html import render_tables_page
+from scannet_css.records.record import EntryRecord, Record, load_record
+from scannet_css.strict_json import read, require
 
 FOLDER = Path("benchmarks")
 

@@ -19,12 +19,12 @@ from pathlib import Path
 
 from scannet_css.errors import InputError, run_command
 from scannet_css.files import write_atomic
-from scannet_css.results.predictions import RoomRun, classes_of, default_titles, find_runs, load_prediction
-from scannet_css.results.room_picture import AZIMUTH, draw
-from scannet_css.results.room_ply import room_plys
-from scannet_css.results.room_window import open_window
-from scannet_css.results.viewer import viewer_page
 from scannet_css.scenes import Scene, load_scene
+from scannet_css.viewer.browser import viewer_page
+from scannet_css.viewer.picture import AZIMUTH, draw
+from scannet_css.viewer.ply import room_plys
+from scannet_css.viewer.predictions import RoomRun, classes_of, default_titles, find_runs, load_prediction
+from scannet_css.viewer.window import open_window
 
 KINDS = (".html", ".ply", ".png")
 

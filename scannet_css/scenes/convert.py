@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from scannet_css.scenes.classes import IGNORE
-from scannet_css.scenes.raw import RawScan
+from scannet_css.classes import IGNORE
+from scannet_css.raw.scan import RawScan
 from scannet_css.scenes.store import Scene
 from scannet_css.scenes.voxelize import majority_labels, voxelize
 

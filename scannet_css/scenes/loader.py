@@ -17,11 +17,11 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader
 
 from scannet_css.errors import InputError
+from scannet_css.processes import ahead, one_thread, signals_held, start_worker
 from scannet_css.scenes.augment import augment
 from scannet_css.scenes.batch import Batch
 from scannet_css.scenes.store import Manifest, SceneEntry, load_scene
 from scannet_css.scenes.voxelize import majority_labels, voxel_mean, voxelize
-from scannet_css.scenes.workers import ahead, one_thread, signals_held, start_worker
 
 CPU = torch.device("cpu")
 AHEAD = 2  # batches that wait on a GPU for their turn

@@ -17,11 +17,11 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from scannet_css.classes import IGNORE
 from scannet_css.errors import InputError, one_line
 from scannet_css.files import digest_file
-from scannet_css.scenes.classes import IGNORE
+from scannet_css.raw.scan import RawScan, Reader, Source
 from scannet_css.scenes.convert import add_normals, duplicate_vertices, prepare_scene
-from scannet_css.scenes.raw import RawScan, Reader, Source
 from scannet_css.scenes.store import (
     MANIFEST,
     SCENE_NAME,

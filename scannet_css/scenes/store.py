@@ -21,9 +21,9 @@ import torch
 from safetensors.torch import save
 
 import scannet_css
+from scannet_css.classes import IGNORE
 from scannet_css.errors import InputError
 from scannet_css.files import digest, write_atomic, write_json
-from scannet_css.scenes.classes import IGNORE
 
 FORMAT = 2  # raised whenever the meaning of what is stored changes; 2: findings and settings
 SPLITS = ("train", "val", "test")
@@ -72,7 +72,7 @@ class SceneEntry:
     unknown_ids: dict[int, int]  # label id that the data set does not have -> vertices
     labelled: bool
     content: str = ""  # sha256 of the tensors alone, see content_digest
-    findings: dict[str, int] = field(default_factory=dict)  # see FINDINGS in scannet_css.scenes.raw
+    findings: dict[str, int] = field(default_factory=dict)  # see FINDINGS in scannet_css.raw.scan
 
 
 @dataclass(frozen=True)

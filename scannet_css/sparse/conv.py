@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from scannet_css.sparse.engine import engine_for
+from scannet_css.sparse.engines.choice import engine_for
 from scannet_css.sparse.maps import KernelMap
 
 

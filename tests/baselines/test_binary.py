@@ -5,7 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from toy import (
+
+from baselines.dkd import DKD
+from baselines.freeze import Freeze
+from baselines.lwf_mc import LwFMC
+from baselines.ssul import SSUL
+from scannet_css.methods.method import find_method
+from tests.baselines.toy import (
     STEP_LABELS,
     C,
     K,
@@ -18,12 +24,6 @@ from toy import (
     toy_network,
     toy_step,
 )
-
-from baselines.dkd import DKD
-from baselines.freeze import Freeze
-from baselines.lwf_mc import LwFMC
-from baselines.ssul import SSUL
-from scannet_css.learning.method import find_method
 
 
 def sigmoid(x):

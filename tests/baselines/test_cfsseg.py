@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from toy import BASE_LABELS, STEP_LABELS, C, K, at_next_step, toy_batch, toy_network, toy_step
 
 from baselines.cfsseg import CFSSeg
 from scannet_css.sparse import SparseTensor
+from tests.baselines.toy import BASE_LABELS, STEP_LABELS, C, K, at_next_step, toy_batch, toy_network, toy_step
 
 WIDTH, RIDGE = 24, 0.5
 

@@ -5,17 +5,17 @@ from collections import defaultdict
 
 import pytest
 import torch
-from toy import C, F, K, fake_step, outputs, toy_batch, toy_network, toy_step
 
 from baselines.ilt import ILT
 from baselines.lgkd import LGKD
 from baselines.rcil import RCIL
 from baselines.reminder import Reminder, similarity_distillation
 from baselines.sdr import SDR, latent_terms
-from scannet_css.learning.losses import label_guided_target
-from scannet_css.learning.pooling import CUBES, new_on_background, pooled_cubes
-from scannet_css.learning.prototypes import learn_prototypes, with_teachers_classes
+from scannet_css.methods.losses import label_guided_target
+from scannet_css.methods.pooling import CUBES, new_on_background, pooled_cubes
+from scannet_css.methods.prototypes import learn_prototypes, with_teachers_classes
 from scannet_css.sparse import SparseTensor
+from tests.baselines.toy import C, F, K, fake_step, outputs, toy_batch, toy_network, toy_step
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from toy import F, K, fake_step, outputs, toy_batch
 
 from baselines.gua import GUA, uncertainty_labels
-from scannet_css.learning.neighbours import labels_nearby, mutual_information, neighbours, relations
+from scannet_css.methods.neighbours import labels_nearby, mutual_information, neighbours, relations
+from tests.baselines.toy import F, K, fake_step, outputs, toy_batch
 
 OFFSETS = [(x, y, z) for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1) if (x, y, z) != (0, 0, 0)]
 

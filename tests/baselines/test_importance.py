@@ -5,7 +5,13 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from toy import (
+
+from baselines.ewc import EWC
+from baselines.pi import PI
+from baselines.rw import RW
+from scannet_css.methods.importance import scaled
+from scannet_css.sparse import SparseTensor
+from tests.baselines.toy import (
     BASE_LABELS,
     STEP_LABELS,
     C,
@@ -18,12 +24,6 @@ from toy import (
     toy_network,
     toy_step,
 )
-
-from baselines.ewc import EWC
-from baselines.pi import PI
-from baselines.rw import RW
-from scannet_css.learning.importance import scaled
-from scannet_css.sparse import SparseTensor
 
 
 def parameters_of(network):

@@ -8,7 +8,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from toy import (
+
+import baselines  # noqa: F401  registers the methods
+from scannet_css.errors import InputError
+from scannet_css.methods.losses import distillation
+from scannet_css.methods.method import find_method, method_names, options_of
+from scannet_css.network import Output, frozen_copy, grow
+from scannet_css.network.minkunet import Level
+from scannet_css.sparse import SparseTensor
+from scannet_css.training.checkpoint import load_checkpoint, save_checkpoint
+from tests.baselines.toy import (
     BASE_LABELS,
     PROTOCOL,
     STEP_LABELS,
@@ -18,15 +27,6 @@ from toy import (
     toy_method,
     toy_network,
 )
-
-import baselines  # noqa: F401  registers the methods
-from scannet_css.errors import InputError
-from scannet_css.learning.checkpoint import load_checkpoint, save_checkpoint
-from scannet_css.learning.losses import distillation
-from scannet_css.learning.method import find_method, method_names, options_of
-from scannet_css.network import Output, frozen_copy, grow
-from scannet_css.network.minkunet import Level
-from scannet_css.sparse import SparseTensor
 
 ALL = [name for name in method_names() if find_method(name).__module__.startswith("baselines.")]
 INCREMENTAL = [name for name in ALL if not find_method(name).offline and find_method(name).trains]

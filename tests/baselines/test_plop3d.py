@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from baselines.plop3d import PLOP3D
-from scannet_css.learning.pooling import SCALES, local_pod, new_on_background
-from scannet_css.learning.pseudo_labels import adaptive_factor, entropy_and_prediction, medians_of_histograms
+from scannet_css.methods.pooling import SCALES, local_pod, new_on_background
+from scannet_css.methods.pseudo_labels import adaptive_factor, entropy_and_prediction, medians_of_histograms
 
 
 def random_level(stride, seed=0):

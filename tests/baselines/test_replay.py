@@ -5,18 +5,18 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from toy import CLASSES, PROTOCOL
 
 from baselines.replay import Replay
-from scannet_css.learning.continual import ContinualRun
-from scannet_css.learning.machine import Machine
-from scannet_css.learning.recipe import Recipe
-from scannet_css.learning.setting import Setting
-from scannet_css.learning.train import StepTrainer
 from scannet_css.network import build_network
 from scannet_css.protocols import load_protocol
 from scannet_css.scenes import load_manifest
 from scannet_css.scenes.loader import BatchSet
+from scannet_css.training.epochs import StepTrainer
+from scannet_css.training.machine import Machine
+from scannet_css.training.recipe import Recipe
+from scannet_css.training.run import ContinualRun
+from scannet_css.training.setting import Setting
+from tests.baselines.toy import CLASSES, PROTOCOL
 
 
 def scene(name, **points):

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 import baselines  # noqa: F401  registers the methods
-from scannet_css.learning.continual import ContinualRun
-from scannet_css.learning.machine import Machine
-from scannet_css.learning.method import find_method, method_names
-from scannet_css.learning.recipe import Recipe
-from scannet_css.learning.setting import Setting
+from scannet_css.methods.method import find_method, method_names
 from scannet_css.protocols import load_protocol
 from scannet_css.scenes import load_manifest
+from scannet_css.training.machine import Machine
+from scannet_css.training.recipe import Recipe
+from scannet_css.training.run import ContinualRun
+from scannet_css.training.setting import Setting
 
 RECIPE = Recipe(
     network="minkunet14s",

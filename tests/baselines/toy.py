@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import torch
 
-from scannet_css.learning.method import Step, find_method
+from scannet_css.methods.method import Step, find_method
 from scannet_css.network import Output, frozen_copy, grow
 from scannet_css.network.minkunet import Level, MinkUNet
 from scannet_css.protocols import Protocol

@@ -15,7 +15,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 @pytest.fixture
 def script(monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("loader_speed")
+    return importlib.import_module("speed_lib.loader_speed")
 
 
 def test_rates_and_stages(script, monkeypatch, tmp_path, capsys):

@@ -16,7 +16,7 @@ SECONDS = {"--help": 2.0, "ply": 4.0, "segments": 12.0}
 @pytest.fixture
 def script(monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("prepare_speed")
+    return importlib.import_module("speed_lib.prepare_speed")
 
 
 def test_rates_stages_and_memory(script, monkeypatch, tmp_path, capsys):

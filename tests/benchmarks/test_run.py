@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from scannet_css.results.record import load_record
+from scannet_css.records.record import load_record
 from scannet_css.scenes import load_manifest
 from scannet_css.scenes.store import save_manifest
 
@@ -181,7 +181,7 @@ def test_a_method_of_ones_own_is_a_file_and_a_class(run, tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(
         "from dataclasses import dataclass\n"
-        "from scannet_css.learning.method import Method, option\n"
+        "from scannet_css.methods.method import Method, option\n"
         "@dataclass\n"
         "class Mine(Method):\n"
         "    name = 'mine'\n"

@@ -10,7 +10,7 @@ import torch
 
 from scannet_css.errors import run_command
 from scannet_css.network import build_network
-from scannet_css.sparse import engine
+from scannet_css.sparse.engines import choice
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SIZES = (4000, 12000)
@@ -20,7 +20,7 @@ SIZES = (4000, 12000)
 def script(monkeypatch):
     """`script(name)`: the module benchmarks/<name>.py; what it does to the choice of engine is undone."""
     monkeypatch.syspath_prepend(BENCHMARKS)
-    monkeypatch.setattr(engine, "_chosen", None)
+    monkeypatch.setattr(choice, "_chosen", None)
     return importlib.import_module
 
 
@@ -63,7 +63,7 @@ def products(coordinates):
 
 def test_the_operations_are_those_counted_pair_by_pair(measured, script):
     for size, row in zip(SIZES, measured[1]["rows"], strict=True):
-        coordinates = script("rooms").batch_of_voxels(size, 0.05)
+        coordinates = script("speed_lib.measured_rooms").batch_of_voxels(size, 0.05)
         forward, stem = products(coordinates)
         assert row["voxels"] == len(coordinates) == size
         assert row["neighbours"] == pairs([tuple(c) for c in coordinates.tolist()]) / size
@@ -98,7 +98,7 @@ def test_the_figures_follow_from_the_measured_seconds(measured):
 
 
 def test_peers_are_what_engines_are_set_against(script):
-    measure, speed = script("measure"), script("speed")
+    measure, speed = script("speed_lib.measure"), script("speed")
     seconds = {"torch": 2.0, "spconv": 3.0, "minkowski": 5.0}
     times = {name: measure.Times([0.1], [1.0], [value] * 3) for name, value in seconds.items()}
     ratios = {name: speed.summary(name, times, 10, 1.0, None)["times_as_fast_as_peer"] for name in times}
@@ -106,7 +106,7 @@ def test_peers_are_what_engines_are_set_against(script):
 
 
 def test_rooms_are_whole_scenes_or_as_many_voxels_as_asked_for(script):
-    rooms = script("rooms")
+    rooms = script("speed_lib.measured_rooms")
     two = rooms.batch_of_scenes(2, 0.2)
     assert two[:, 0].unique().tolist() == [0, 1]
     assert len(two.unique(dim=0)) == len(two)
@@ -116,7 +116,7 @@ def test_rooms_are_whole_scenes_or_as_many_voxels_as_asked_for(script):
 
 @pytest.mark.parametrize("network", ["minkunet14s", "minkunet14a"])
 def test_a_new_batch_has_every_map_that_the_network_asks_for(script, network):
-    measure, rooms = script("measure"), script("rooms")
+    measure, rooms = script("speed_lib.measure"), script("speed_lib.measured_rooms")
     torch.manual_seed(0)
     device = torch.device("cpu")
     work = measure.Workload(build_network(network), rooms.batch_of_voxels(1000, 0.2), device, torch.float32)

@@ -10,16 +10,16 @@ import time
 from pathlib import Path
 
 import pytest
-from run import make_synthetic_set
 from suite import main
-from suite_file import read_suite
+from suite_lib.suite_file import read_suite
+from suite_lib.synthetic_set import make_synthetic_set
 
 from scannet_css.errors import InputError
-from scannet_css.learning.method import find_method, method_names
-from scannet_css.learning.stopping import SIGNALS
+from scannet_css.methods.method import find_method, method_names
 from scannet_css.protocols import protocol_names
-from scannet_css.results.record import load_record
-from scannet_css.scenes.synthetic import make_set
+from scannet_css.records.record import load_record
+from scannet_css.synthetic.scans import make_set
+from scannet_css.training.signals import SIGNALS
 
 ROOT = Path(__file__).parents[2]
 SUITE = """
@@ -206,7 +206,7 @@ def test_a_block_holds_its_runs_also_where_another_block_has_them_too(suite, sui
 
 def test_a_method_from_a_file_goes_by_its_name(suite, tmp_path):
     (tmp_path / "own.py").write_text(
-        "from dataclasses import dataclass\nfrom scannet_css.learning.method import Method\n\n"
+        "from dataclasses import dataclass\nfrom scannet_css.methods.method import Method\n\n"
         "@dataclass\nclass Own(Method):\n    name = 'own-of-suite'\n"
     )
     (run,) = read_suite(suite('["finetune", "lgkd"]', f'["{tmp_path}/own.py:Own"]'), ROOT)[:1]

@@ -94,7 +94,7 @@ def test_the_table_shows_what_the_json_holds(measured):
 
 def test_a_part_inside_of_another_counts_for_itself_only(script):
     now = [10.0]
-    parts = script("trainee").Parts(clock=lambda: now[0])
+    parts = script("speed_lib.trainee").Parts(clock=lambda: now[0])
 
     def work(seconds):
         now[0] += seconds
@@ -114,14 +114,16 @@ def test_a_part_inside_of_another_counts_for_itself_only(script):
 
 def test_the_clock_is_read_when_the_device_is_done(script):
     waits = []
-    parts = script("trainee").Parts(wait=lambda: waits.append("wait"), clock=lambda: float(len(waits)))
+    parts = script("speed_lib.trainee").Parts(
+        wait=lambda: waits.append("wait"), clock=lambda: float(len(waits))
+    )
     with parts.timed("forward"):
         assert len(waits) == 1
     assert parts.seconds == {"forward": 1} and len(waits) == 2
 
 
 def test_seconds_are_those_of_the_clock_that_was_chosen(script):
-    trainee, now = script("trainee"), itertools.count()
+    trainee, now = script("speed_lib.trainee"), itertools.count()
     device = torch.device("cpu")
     case = trainee.Case(
         None, 1, SimpleNamespace(learning_rate=0.1), SimpleNamespace(device=device), lambda: next(now)
@@ -136,12 +138,12 @@ def test_seconds_are_those_of_the_clock_that_was_chosen(script):
 
 
 def test_every_map_that_a_network_asks_for_is_timed_as_one(script):
-    trainee = script("trainee")
+    trainee = script("speed_lib.trainee")
     names, parts, build = [], trainee.Parts(), trainee.maps.CoordinateManager._children_table
     timed = parts.timed
     parts.timed = lambda name: names.append(name) or timed(name)
     torch.manual_seed(0)
-    x = SparseTensor(torch.ones(5000, 3), script("rooms").batch_of_voxels(5000, 0.2))
+    x = SparseTensor(torch.ones(5000, 3), script("speed_lib.measured_rooms").batch_of_voxels(5000, 0.2))
     network = build_network("minkunet14s")
     with parts.timed("forward"), parts.timed_maps():
         network(x).logits.sum().backward()

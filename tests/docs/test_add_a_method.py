@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scannet_css.results.record import load_record
+from scannet_css.records.record import load_record
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "add-a-method.md").read_text()
@@ -68,7 +68,7 @@ def test_a_broken_method_ends_before_step_0(name, command_line, small_set, three
     path = tmp_path / "broken.py"
     path.write_text(
         "from dataclasses import dataclass\n"
-        "from scannet_css.learning.method import Method\n"
+        "from scannet_css.methods.method import Method\n"
         "@dataclass\n"
         "class Broken(Method):\n"
         "    name = 'broken'\n"

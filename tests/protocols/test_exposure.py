@@ -5,11 +5,11 @@ from collections import Counter
 import pytest
 import torch
 
+from scannet_css.classes import CLASSES
 from scannet_css.errors import InputError
 from scannet_css.protocols import Protocol
 from scannet_css.protocols.exposure import NO_CLASS, OUTCOMES, count_instances, measure_exposure
 from scannet_css.scenes import load_manifest, load_scene
-from scannet_css.scenes.classes import CLASSES
 
 STEPS = (("floor", "wall", "chair"), ("sofa", "sink", "desk"), ("bathtub", "bed", "bookshelf"))
 BACKGROUND = tuple(name for name in CLASSES if not any(name in step for step in STEPS))

@@ -3,8 +3,8 @@
 import pytest
 
 from scannet_css.protocols import load_protocol, protocol_names
-from scannet_css.scenes.s3dis import CLASSES as S3DIS_CLASSES
-from scannet_css.scenes.semantickitti import CLASSES as SEMANTICKITTI_CLASSES
+from scannet_css.raw.s3dis import CLASSES as S3DIS_CLASSES
+from scannet_css.raw.semantickitti import CLASSES as SEMANTICKITTI_CLASSES
 
 # 3DPC-CISS (CVPR 2023)
 S0 = "ceiling floor wall beam column window door table chair sofa bookcase board clutter"

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from scannet_css.classes import CLASSES
 from scannet_css.errors import InputError
 from scannet_css.protocols import Protocol, load_protocol, protocol_names
 from scannet_css.scenes import Manifest, SceneEntry
-from scannet_css.scenes.classes import CLASSES
 
 # 3DPC-CISS (CVPR 2023), and ScanNet's own order without otherfurniture
 S0 = (

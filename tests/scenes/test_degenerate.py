@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from scannet_css.classes import CLASSES
 from scannet_css.errors import InputError
 from scannet_css.scenes import Manifest, Scene, SceneEntry, load_manifest
-from scannet_css.scenes.classes import CLASSES
 from scannet_css.scenes.loader import BatchSet, batches_of, plan_batches
 from scannet_css.scenes.store import SceneHeader, save_manifest, save_scene, scene_file
 from scannet_css.scenes.voxelize import majority_labels, voxelize

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
+from scannet_css.classes import CLASSES
 from scannet_css.errors import InputError, run_command
+from scannet_css.raw.readers import reader_for
 from scannet_css.scenes import load_manifest, load_scene
-from scannet_css.scenes.classes import CLASSES
 from scannet_css.scenes.convert import prepare_scene, vertex_normals
 from scannet_css.scenes.prepare import prepare
-from scannet_css.scenes.readers import reader_for
-from scannet_css.scenes.verify import REPORTS
+from scannet_css.scenes.verify_prepared import REPORTS
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools" / "prepare_scannet.py"
@@ -210,7 +210,7 @@ def test_official_lists_and_both_folders_of_scannet(tmp_path, write_scan):
 
 
 def test_the_official_lists_are_the_official_ones():
-    folder = ROOT / "scannet_css" / "scenes" / "data"
+    folder = ROOT / "scannet_css" / "raw" / "splits"
     found = {
         s: hashlib.md5((folder / f"scannetv2_{s}.txt").read_bytes()).hexdigest()
         for s in ("train", "val", "test")

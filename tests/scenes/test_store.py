@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from scannet_css.classes import CLASSES
 from scannet_css.errors import InputError
 from scannet_css.scenes import Manifest, Scene, SceneEntry, load_manifest, load_scene
-from scannet_css.scenes.classes import CLASSES
 from scannet_css.scenes.store import SceneHeader, read_header, save_manifest, save_scene
 
 TENSORS = (

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from scannet_css.classes import CLASSES
 from scannet_css.scenes import Manifest, SceneEntry, load_manifest, load_scene
-from scannet_css.scenes.classes import CLASSES
 from scannet_css.scenes.prepare import STAGES, Outcome, Report
-from scannet_css.scenes.summary import compare_with_scannet, count_conflicts, describe, write_report
-from scannet_css.scenes.summary_page import render_page
+from scannet_css.scenes.report.report_page import render_page
+from scannet_css.scenes.report.summary import compare_with_scannet, count_conflicts, describe, write_report
 
-DATA = Path(__file__).parents[2] / "scannet_css" / "scenes" / "data"
+PACKAGE = Path(__file__).parents[2] / "scannet_css"
 
 
 NOTHING = {"unlisted": [], "absent": {}, "findings": {}, "leftover": []}
@@ -133,10 +133,10 @@ def test_the_same_data_give_the_same_files(manifest, tmp_path):
 @pytest.fixture(scope="module")
 def whole_scannet():
     """A manifest with every scan of ScanNet and what is known of it."""
-    facts = json.loads((DATA / "expected_scannet.json").read_text())
+    facts = json.loads((PACKAGE / "scenes/report/expected_scannet.json").read_text())
     scenes = {}
     for split, vertices in facts["vertices"].items():
-        names = (DATA / f"scannetv2_{split}.txt").read_text().split()
+        names = (PACKAGE / f"raw/splits/scannetv2_{split}.txt").read_text().split()
         for number, (name, count) in enumerate(zip(names, vertices, strict=True)):
             counts = [0] * 20
             if split != "test":

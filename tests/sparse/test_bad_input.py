@@ -7,7 +7,8 @@ import torch
 
 from scannet_css.errors import InputError
 from scannet_css.network import build_network
-from scannet_css.sparse import BatchNorm, Conv3d, ConvTranspose3d, SparseTensor, engine
+from scannet_css.sparse import BatchNorm, Conv3d, ConvTranspose3d, SparseTensor
+from scannet_css.sparse.engines import choice
 
 TWO = torch.tensor([[0, 0, 0, 0], [0, 1, 0, 0]])
 ONE = torch.tensor([[1, -3, 6, 7]])  # its octant among its parent's children: x 1, y 0, z 1
@@ -195,7 +196,7 @@ def test_layers_refuse_what_they_cannot_take(call, message):
 
 
 def test_an_engine_that_is_not_known_is_refused_at_the_first_convolution(monkeypatch):
-    monkeypatch.setattr(engine, "_chosen", None)
+    monkeypatch.setattr(choice, "_chosen", None)
     monkeypatch.setenv("SCANNET_CSS_ENGINE", "tritn")
     with pytest.raises(InputError) as caught:
         Conv3d(1, 1, 3)(two_voxels())
@@ -205,12 +206,12 @@ def test_an_engine_that_is_not_known_is_refused_at_the_first_convolution(monkeyp
     )
 
 
-@pytest.fixture(params=engine.ENGINES)
+@pytest.fixture(params=choice.ENGINES)
 def each_engine(request, monkeypatch):
-    reason = engine.why_unavailable(request.param, torch.device("cpu"), torch.float32)
+    reason = choice.why_unavailable(request.param, torch.device("cpu"), torch.float32)
     if reason is not None:
         pytest.skip(reason)
-    monkeypatch.setattr(engine, "_chosen", request.param)
+    monkeypatch.setattr(choice, "_chosen", request.param)
 
 
 def integers(*shape):

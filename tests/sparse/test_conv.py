@@ -8,7 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scannet_css.sparse import Conv3d, ConvTranspose3d, SparseTensor, kernels_torch
+from scannet_css.sparse import Conv3d, ConvTranspose3d, SparseTensor
+from scannet_css.sparse.engines import torch_engine
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden/minkowski.npz", allow_pickle=False)
 
@@ -19,11 +20,11 @@ def way(request, monkeypatch):
     if request.param != "chosen":
         share = 0.0 if request.param == "wide" else 2.0
         for name, value in {"WIDE_SHARE": share, "WIDE_SHARE_PLAIN": share, "STEM_CHANNELS": 0}.items():
-            monkeypatch.setattr(kernels_torch, name, value)
-        monkeypatch.setattr(kernels_torch, "WIDE_SHARE_PER_CHANNEL", 0.0)
+            monkeypatch.setattr(torch_engine, name, value)
+        monkeypatch.setattr(torch_engine, "WIDE_SHARE_PER_CHANNEL", 0.0)
         sizes = {"WIDE_NUMBERS": 1, "WIDE_ROWS": 64, "WIDE_STEP": 16, "PAIRED_ROWS": 64, "PAIRED_STEP": 8}
         for name, value in sizes.items():
-            monkeypatch.setattr(kernels_torch, name, value)
+            monkeypatch.setattr(torch_engine, name, value)
     return request.param
 
 

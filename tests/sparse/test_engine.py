@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from scannet_css.errors import InputError
-from scannet_css.sparse import Conv3d, ConvTranspose3d, SparseTensor, engine, kernels_torch
+from scannet_css.sparse import Conv3d, ConvTranspose3d, SparseTensor
+from scannet_css.sparse.engines import choice, torch_engine
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 EXPECTED = "expected auto, triton, grouped, torch, spconv, minkowski"
@@ -16,11 +17,11 @@ EXPECTED = "expected auto, triton, grouped, torch, spconv, minkowski"
 
 @pytest.fixture(autouse=True)
 def nothing_chosen(monkeypatch):
-    monkeypatch.setattr(engine, "_chosen", None)
+    monkeypatch.setattr(choice, "_chosen", None)
     monkeypatch.delenv("SCANNET_CSS_ENGINE", raising=False)
-    engine._engine.cache_clear()
+    choice._engine.cache_clear()
     yield
-    engine._engine.cache_clear()
+    choice._engine.cache_clear()
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def stand_in(monkeypatch):
     """`stand_in(name, **reasons)`: torch's kernels under another name; reasons: why it cannot run a type."""
 
     def make(name, **reasons):
-        module = ModuleType(f"scannet_css.sparse.kernels_{name}")
+        module = ModuleType(f"scannet_css.sparse.engines.{name}_engine")
         module.calls = []
         module.unavailable = lambda device, dtype: reasons.get(str(dtype).removeprefix("torch."))
         for function in ("convolve", "gradients"):
@@ -42,18 +43,16 @@ def stand_in(monkeypatch):
 def recorded(calls, name):
     def function(features, *arguments):
         calls.append((name, features.dtype))
-        return getattr(kernels_torch, name)(features, *arguments)
+        return getattr(torch_engine, name)(features, *arguments)
 
     return function
 
 
 def test_every_engine_has_the_functions_of_torchs():
-    for name in engine.ENGINES:
-        module = engine.load_engine(name)
+    for name in choice.ENGINES:
+        module = choice.load_engine(name)
         for function in ("unavailable", "convolve", "gradients"):
-            own, torchs = (
-                inspect.signature(getattr(m, function)).parameters for m in (module, kernels_torch)
-            )
+            own, torchs = (inspect.signature(getattr(m, function)).parameters for m in (module, torch_engine))
             assert [(p.name, p.default) for p in own.values()] == [
                 (p.name, p.default) for p in torchs.values()
             ], name
@@ -61,9 +60,9 @@ def test_every_engine_has_the_functions_of_torchs():
 
 def test_torch_runs_where_nothing_is_chosen():
     for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
-        assert engine.why_unavailable("torch", CPU, dtype) is None
-        assert engine.engine_name(CPU, dtype) == "torch"
-        assert engine.engine_for(CPU, dtype) is kernels_torch
+        assert choice.why_unavailable("torch", CPU, dtype) is None
+        assert choice.engine_name(CPU, dtype) == "torch"
+        assert choice.engine_for(CPU, dtype) is torch_engine
 
 
 @pytest.mark.parametrize(
@@ -78,22 +77,22 @@ def test_torch_runs_where_nothing_is_chosen():
 def test_auto_is_the_first_that_can_run_on_the_device(stand_in, triton, grouped, expected):
     stand_in("triton", float32=triton, float64="half types only")
     stand_in("grouped", float32=grouped, float64="half types only")
-    assert engine.engine_name(CUDA, torch.float32) == expected
-    assert engine.engine_name(CUDA, torch.float64) == "torch"
-    engine.choose_engine("auto")
-    assert engine.engine_name(CUDA, torch.float32) == expected
-    assert engine.engine_name(CPU, torch.float32) == "torch"
+    assert choice.engine_name(CUDA, torch.float32) == expected
+    assert choice.engine_name(CUDA, torch.float64) == "torch"
+    choice.choose_engine("auto")
+    assert choice.engine_name(CUDA, torch.float32) == expected
+    assert choice.engine_name(CPU, torch.float32) == "torch"
 
 
 def test_the_variable_chooses_and_choose_engine_overrules_it(stand_in, monkeypatch):
     for name in ("grouped", "spconv"):
         stand_in(name)
     monkeypatch.setenv("SCANNET_CSS_ENGINE", "grouped")
-    assert engine.engine_name(CPU, torch.float32) == "grouped"
-    engine.choose_engine("spconv")
-    assert engine.engine_name(CPU, torch.float32) == "spconv"
-    engine.choose_engine("auto")
-    assert engine.engine_name(CPU, torch.float32) == "torch"
+    assert choice.engine_name(CPU, torch.float32) == "grouped"
+    choice.choose_engine("spconv")
+    assert choice.engine_name(CPU, torch.float32) == "spconv"
+    choice.choose_engine("auto")
+    assert choice.engine_name(CPU, torch.float32) == "torch"
 
 
 @pytest.mark.parametrize(
@@ -107,44 +106,44 @@ def test_the_variable_chooses_and_choose_engine_overrules_it(stand_in, monkeypat
     ],
 )
 def test_a_name_that_is_not_known_is_refused(monkeypatch, name, hint):
-    engine.choose_engine("torch")
+    choice.choose_engine("torch")
     with pytest.raises(InputError) as caught:
-        engine.choose_engine(name)
+        choice.choose_engine(name)
     assert str(caught.value) == f"engine {name!r} is not known{hint}; {EXPECTED}"
-    assert engine.engine_name(CPU, torch.float32) == "torch"
+    assert choice.engine_name(CPU, torch.float32) == "torch"
 
-    monkeypatch.setattr(engine, "_chosen", None)
+    monkeypatch.setattr(choice, "_chosen", None)
     monkeypatch.setenv("SCANNET_CSS_ENGINE", name)
     with pytest.raises(InputError) as caught:
-        engine.engine_name(CPU, torch.float32)
+        choice.engine_name(CPU, torch.float32)
     assert str(caught.value) == f"SCANNET_CSS_ENGINE {name!r} is not known{hint}; {EXPECTED}"
 
 
 def test_an_engine_that_cannot_run_says_why(stand_in):
     stand_in("grouped", float64="grouped products exist in float32 and half types")
-    engine.choose_engine("grouped")
-    assert engine.engine_name(CPU, torch.float32) == "grouped"
+    choice.choose_engine("grouped")
+    assert choice.engine_name(CPU, torch.float32) == "grouped"
     assert (
-        engine.why_unavailable("grouped", CPU, torch.float64)
+        choice.why_unavailable("grouped", CPU, torch.float64)
         == "grouped products exist in float32 and half types"
     )
     with pytest.raises(InputError) as caught:
-        engine.engine_name(CPU, torch.float64)
+        choice.engine_name(CPU, torch.float64)
     assert str(caught.value) == (
         "engine 'grouped' cannot run torch.float64 on cpu: grouped products exist in float32 and half types"
     )
 
 
-@pytest.mark.parametrize("name", engine.ENGINES)
+@pytest.mark.parametrize("name", choice.ENGINES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
 def test_every_reason_is_one_line(name, dtype):
-    reason = engine.why_unavailable(name, CPU, dtype)
+    reason = choice.why_unavailable(name, CPU, dtype)
     assert reason is None or (reason and "\n" not in reason)
 
 
 def test_layers_run_on_the_chosen_engine_in_the_type_of_autocast(stand_in):
     module = stand_in("grouped", float64="not here")
-    engine.choose_engine("grouped")
+    choice.choose_engine("grouped")
     layer = Conv3d(2, 3, kernel_size=3)
     x = SparseTensor(torch.ones(2, 2, requires_grad=True), torch.tensor([[0, 0, 0, 0], [0, 1, 0, 0]]))
     layer(x).features.sum().backward()
@@ -157,12 +156,12 @@ def test_layers_run_on_the_chosen_engine_in_the_type_of_autocast(stand_in):
         layer.double()(x.with_features(x.features.double()))
 
 
-@pytest.mark.parametrize("name", engine.ENGINES)
+@pytest.mark.parametrize("name", choice.ENGINES)
 def test_an_evaluation_between_two_training_steps_changes_nothing(name):
-    reason = engine.why_unavailable(name, CPU, torch.float32)
+    reason = choice.why_unavailable(name, CPU, torch.float32)
     if reason is not None:
         pytest.skip(reason)
-    engine.choose_engine(name)
+    choice.choose_engine(name)
     torch.manual_seed(0)
     layers = Conv3d(6, 8, 3), Conv3d(8, 8, 2, stride=2), ConvTranspose3d(8, 5)
     coordinates = torch.nn.functional.pad(torch.randint(0, 9, (300, 3)).unique(dim=0), (1, 0))

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from scannet_css.network import build_network
-from scannet_css.sparse import SparseTensor, kernels_grouped, kernels_torch, kernels_triton, tuner
-from scannet_css.sparse.engine import choose_engine, engine_name, why_unavailable
+from scannet_css.sparse import SparseTensor
+from scannet_css.sparse.engines import grouped_engine, torch_engine, triton_engine, triton_tuner
+from scannet_css.sparse.engines.choice import choose_engine, engine_name, why_unavailable
 from scannet_css.sparse.maps import CoordinateManager
 
 HERE = Path(__file__).parent
@@ -70,8 +71,8 @@ def largest_error(result, reference, scale):
 def references(numbers, kernel_map):
     """The plain engine's results in float64, and the scale of each number's error."""
     doubles = [x.double() for x in numbers]
-    expected = results(kernels_torch, *doubles, kernel_map)
-    scales = list(results(kernels_torch, *(x.abs() for x in doubles), kernel_map))
+    expected = results(torch_engine, *doubles, kernel_map)
+    scales = list(results(torch_engine, *(x.abs() for x in doubles), kernel_map))
     scales[2] = expected[2].abs().max() * (kernel_map.outputs / 1e3) ** 0.5
     return expected, [scale.clamp(min=1e-30) for scale in scales]
 
@@ -92,12 +93,12 @@ def test_no_number_is_ever_wrong(rows, channels):
     kernel_map = CoordinateManager(surface(rows)).map(1, 3, 1)
     numbers = operands(kernel_map, channels, channels, torch.float16)
     expected, scales = references(numbers, kernel_map)
-    first = results(kernels_triton, *numbers, kernel_map)
+    first = results(triton_engine, *numbers, kernel_map)
     bounds = BOUNDS[torch.float16], BOUNDS[torch.float16], 1e-5
     for result, reference, scale, bound in zip(first, expected, scales, bounds, strict=True):
         assert largest_error(result, reference, scale) <= bound
     for _ in range(200):
-        for one, other in zip(first, results(kernels_triton, *numbers, kernel_map), strict=True):
+        for one, other in zip(first, results(triton_engine, *numbers, kernel_map), strict=True):
             assert torch.equal(one, other)
 
 
@@ -107,9 +108,9 @@ def test_engines_agree(in_channels, out_channels, dtype):
     kernel_map = CoordinateManager(surface(100_000)).map(1, 3, 1)
     numbers = operands(kernel_map, in_channels, out_channels, dtype)
     expected, scales = references(numbers, kernel_map)
-    engines = [kernels_triton]
-    if kernels_grouped.unavailable(DEVICE, dtype) is None:
-        engines.append(kernels_grouped)
+    engines = [triton_engine]
+    if grouped_engine.unavailable(DEVICE, dtype) is None:
+        engines.append(grouped_engine)
     for engine in engines:
         # The grouped engine, and few channels, round more often than once.
         for result, reference, scale, bound in zip(
@@ -142,13 +143,13 @@ def test_indices_beyond_32_bits():
         assert largest_error(out[rows], expected, scale) <= BOUNDS[torch.bfloat16]
         return gathered
 
-    gathered = assert_right(kernels_triton.convolve(features, kernel, kernel_map), features, kernel)
+    gathered = assert_right(triton_engine.convolve(features, kernel, kernel_map), features, kernel)
     gradient = torch.zeros_like(features)
     gradient[rows] = torch.randn(
         len(rows), LARGE_CHANNELS, generator=generator, device=DEVICE, dtype=torch.bfloat16
     )
     # A centred map is its own reverse under the opposite offsets.
-    grad_features, grad_kernel = kernels_triton.gradients(features, kernel, gradient, kernel_map, True, True)
+    grad_features, grad_kernel = triton_engine.gradients(features, kernel, gradient, kernel_map, True, True)
     assert_right(grad_features, gradient, kernel.flip(0).transpose(1, 2))
     expected = torch.bmm(gathered.transpose(1, 2), gradient[rows].double().expand(27, -1, -1))
     assert (grad_kernel - expected).abs().max() <= 1e-5 * expected.abs().max()
@@ -156,16 +157,16 @@ def test_indices_beyond_32_bits():
 
 def test_the_tuner_refuses_wrong_kernels(tmp_path, monkeypatch):
     """The real kernels and the real clock; three of the candidates give something else, and fast."""
-    monkeypatch.setenv(tuner.VARIABLE, "1")
+    monkeypatch.setenv(triton_tuner.VARIABLE, "1")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    tuner.user_tuner.cache_clear()
+    triton_tuner.user_tuner.cache_clear()
     kernel_map = CoordinateManager(surface(100_000)).map(1, 3, 1)
     features, kernel, _ = operands(kernel_map, 32, 32, torch.float16)
-    expected = kernels_triton.convolve(features, kernel, kernel_map)
+    expected = triton_engine.convolve(features, kernel, kernel_map)
 
-    options = tuner.candidates("convolve", "half")
+    options = triton_tuner.candidates("convolve", "half")
     spoiled = options[:3]
-    run = kernels_triton._convolve
+    run = triton_engine._convolve
 
     def run_or_spoil(features, kernel, kernel_map, configuration, *finish):
         if configuration not in spoiled:
@@ -178,15 +179,15 @@ def test_the_tuner_refuses_wrong_kernels(tmp_path, monkeypatch):
             out[-77, 7] += 2 if index == 1 else torch.nan
         return out
 
-    monkeypatch.setattr(kernels_triton, "_convolve", run_or_spoil)
+    monkeypatch.setattr(triton_engine, "_convolve", run_or_spoil)
     (tmp_path / "scannet_css/triton.json").unlink()
-    tuner.user_tuner.cache_clear()
-    out = kernels_triton.convolve(features, kernel, kernel_map)
-    (winner,) = tuner.user_tuner()._winners.values()
+    triton_tuner.user_tuner.cache_clear()
+    out = triton_engine.convolve(features, kernel, kernel_map)
+    (winner,) = triton_tuner.user_tuner()._winners.values()
     assert winner in options[3:]
-    scale = kernels_torch.convolve(features.double().abs(), kernel.double().abs(), kernel_map)
+    scale = torch_engine.convolve(features.double().abs(), kernel.double().abs(), kernel_map)
     assert largest_error(out, expected.double(), scale) <= 2 * BOUNDS[torch.float16]
-    tuner.user_tuner.cache_clear()
+    triton_tuner.user_tuner.cache_clear()
 
 
 def network_results(engine, dtype=None):

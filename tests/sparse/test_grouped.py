@@ -4,15 +4,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scannet_css.sparse import Conv3d, ConvTranspose3d, SparseTensor, kernels_grouped, kernels_torch
-from scannet_css.sparse.engine import choose_engine
+from scannet_css.sparse import Conv3d, ConvTranspose3d, SparseTensor
+from scannet_css.sparse.engines import grouped_engine, torch_engine
+from scannet_css.sparse.engines.choice import choose_engine
 from scannet_css.sparse.maps import CoordinateManager, Geometry, KernelMap
 
 CPU = torch.device("cpu")
 # Largest error relative to the largest number; in half precision every product is rounded before it is added.
 BOUNDS = {torch.float32: 3e-6, torch.float16: 2e-3, torch.bfloat16: 1.4e-2}
 CHANNELS = [(1, 1), (3, 20), (8, 16), (33, 5), (32, 32), (20, 64)]
-REASON = kernels_grouped.unavailable(CPU, torch.float32)
+REASON = grouped_engine.unavailable(CPU, torch.float32)
 
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 
@@ -46,7 +47,7 @@ def results(engine, features, kernel, gradient, kernel_map):
 
 @pytest.fixture(params=[1 << 23, 2000], ids=["whole", "chunked"])
 def chunks(request, monkeypatch):
-    monkeypatch.setattr(kernels_grouped, "TABLE_ENTRIES", request.param)
+    monkeypatch.setattr(grouped_engine, "TABLE_ENTRIES", request.param)
 
 
 @pytest.mark.parametrize("dtype", BOUNDS)
@@ -55,8 +56,8 @@ def test_it_is_the_plain_engine(name, dtype, chunks):
     kernel_map = map_of(name)
     for channels in CHANNELS:
         numbers = operands(kernel_map, *channels, dtype)
-        actual = results(kernels_grouped, *numbers, kernel_map)
-        expected = results(kernels_torch, *(x.double() for x in numbers), kernel_map)
+        actual = results(grouped_engine, *numbers, kernel_map)
+        expected = results(torch_engine, *(x.double() for x in numbers), kernel_map)
         assert [x.dtype for x in actual] == [dtype, dtype, torch.float32]
         for one, other, bound in zip(actual, expected, (BOUNDS[dtype], BOUNDS[dtype], 1e-5), strict=True):
             assert one.shape == other.shape
@@ -67,8 +68,8 @@ def test_it_is_the_plain_engine(name, dtype, chunks):
 def test_few_voxels(count):
     kernel_map = map_of("3", count)
     numbers = operands(kernel_map, 5, 6, torch.float32)
-    actual = results(kernels_grouped, *numbers, kernel_map)
-    expected = results(kernels_torch, *(x.double() for x in numbers), kernel_map)
+    actual = results(grouped_engine, *numbers, kernel_map)
+    expected = results(torch_engine, *(x.double() for x in numbers), kernel_map)
     for one, other in zip(actual, expected, strict=True):
         assert (one - other).abs().max() <= 3e-6 * other.abs().max()
 
@@ -81,9 +82,9 @@ def test_rows_and_maps_without_any_neighbour():
     table[26, 5] = 2
     nearly_empty = KernelMap(table, 4, False, Geometry(*keys, 1, 2, 3))
     numbers = operands(empty, 8, 4, torch.float32)
-    assert all((x == 0).all() for x in results(kernels_grouped, *numbers, empty))
+    assert all((x == 0).all() for x in results(grouped_engine, *numbers, empty))
     features, kernel, gradient = numbers
-    out, grad_features, grad_kernel = results(kernels_grouped, *numbers, nearly_empty)
+    out, grad_features, grad_kernel = results(grouped_engine, *numbers, nearly_empty)
     for actual, place, value in (
         (out, (5,), features[2] @ kernel[26]),
         (grad_features, (2,), kernel[26] @ gradient[5]),
@@ -97,8 +98,8 @@ def test_bias_residual_and_relu():
     kernel_map = map_of("3")
     features, kernel, residual = operands(kernel_map, 6, 7, torch.float32)
     bias = torch.linspace(-2, 2, 7)
-    plain = kernels_torch.convolve(features.double(), kernel.double(), kernel_map)
-    out = kernels_grouped.convolve(features, kernel, kernel_map, bias, residual, True)
+    plain = torch_engine.convolve(features.double(), kernel.double(), kernel_map)
+    out = grouped_engine.convolve(features, kernel, kernel_map, bias, residual, True)
     expected = (plain + bias + residual).relu()
     assert (out - expected).abs().max() <= 3e-6 * expected.max()
 
@@ -106,11 +107,11 @@ def test_bias_residual_and_relu():
 def test_only_what_is_needed():
     kernel_map = map_of("3")
     numbers = operands(kernel_map, 6, 7, torch.float32)
-    both = kernels_grouped.gradients(*numbers, kernel_map, True, True)
-    features_alone, nothing = kernels_grouped.gradients(*numbers, kernel_map, True, False)
+    both = grouped_engine.gradients(*numbers, kernel_map, True, True)
+    features_alone, nothing = grouped_engine.gradients(*numbers, kernel_map, True, False)
     assert nothing is None
     assert torch.equal(features_alone, both[0])
-    nothing, kernel_alone = kernels_grouped.gradients(*numbers, kernel_map, False, True)
+    nothing, kernel_alone = grouped_engine.gradients(*numbers, kernel_map, False, True)
     assert nothing is None
     assert torch.equal(kernel_alone, both[1])
 
@@ -120,7 +121,7 @@ def test_the_kernels_gradient_may_pass_what_half_precision_holds():
     features = torch.full((300, 8), 200.0, dtype=torch.float16)
     gradient = torch.full((300, 8), 100.0, dtype=torch.float16)
     kernel = torch.zeros(27, 8, 8, dtype=torch.float16)
-    _, total = kernels_grouped.gradients(features, kernel, gradient, kernel_map, False, True)
+    _, total = grouped_engine.gradients(features, kernel, gradient, kernel_map, False, True)
     pairs = (kernel_map.table >= 0).sum(1)
     assert torch.equal(total, (pairs * 20000.0)[:, None, None].expand(27, 8, 8))
 
@@ -141,16 +142,16 @@ def test_rows_in_another_order_give_the_same_bits():
 
 
 def test_it_says_why_it_cannot_run(monkeypatch):
-    wrong_type = kernels_grouped.unavailable(CPU, torch.float64)
+    wrong_type = grouped_engine.unavailable(CPU, torch.float64)
     assert wrong_type == "grouped_mm computes float16, bfloat16 and float32"
 
     def refuse(*arguments, **options):
         raise RuntimeError("grouped gemm is only for larger GPUs\nsecond line")
 
     monkeypatch.setattr(F, "grouped_mm", refuse)
-    reason = kernels_grouped.unavailable(CPU, torch.float32)
+    reason = grouped_engine.unavailable(CPU, torch.float32)
     assert reason == "grouped_mm: grouped gemm is only for larger GPUs"
     monkeypatch.setattr(F, "grouped_mm", lambda x, y, offs: x.new_zeros(2, 16, 16))
-    assert kernels_grouped.unavailable(CPU, torch.float32) == "grouped_mm gives wrong results"
+    assert grouped_engine.unavailable(CPU, torch.float32) == "grouped_mm gives wrong results"
     monkeypatch.delattr(F, "grouped_mm")
-    assert "has no grouped_mm" in kernels_grouped.unavailable(CPU, torch.float32)
+    assert "has no grouped_mm" in grouped_engine.unavailable(CPU, torch.float32)

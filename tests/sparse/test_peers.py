@@ -12,8 +12,9 @@ import torch.nn.functional as F
 
 from scannet_css.errors import InputError
 from scannet_css.network import MinkUNet, build_network
-from scannet_css.sparse import Conv3d, ConvTranspose3d, SparseTensor, engine
+from scannet_css.sparse import Conv3d, ConvTranspose3d, SparseTensor
 from scannet_css.sparse.conv import convolve_without_gradient
+from scannet_css.sparse.engines import choice
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden/minkowski.npz", allow_pickle=False)
 MODULES = {"spconv": "spconv.cppconstants", "minkowski": "MinkowskiEngine"}
@@ -24,13 +25,13 @@ LAYERS = [(3, 1, 1), (5, 1, 1), (3, 1, 2), (2, 2, 1), (3, 2, 1)]  # kernel size,
 @pytest.fixture(params=MODULES)
 def peer(request):
     """Runs the test with each peer that is installed."""
-    reason = engine.why_unavailable(request.param, torch.device("cpu"), torch.float32)
+    reason = choice.why_unavailable(request.param, torch.device("cpu"), torch.float32)
     if reason is not None:
         pytest.skip(reason)
-    engine.choose_engine(request.param)
-    assert engine.engine_name(torch.device("cpu"), torch.float32) == request.param
+    choice.choose_engine(request.param)
+    assert choice.engine_name(torch.device("cpu"), torch.float32) == request.param
     yield request.param
-    engine._chosen = None
+    choice._chosen = None
 
 
 def some(share, *ranges):
@@ -58,11 +59,11 @@ def results(layer, x, features):
 
 def assert_as_torch(peer, layer, x, features):
     actual = results(layer, x, features)
-    engine.choose_engine("torch")
+    choice.choose_engine("torch")
     for one, other in zip(actual, results(layer, x, features), strict=True):
         assert one.dtype == other.dtype
         assert_close(one, other)
-    engine.choose_engine(peer)
+    choice.choose_engine(peer)
 
 
 def assert_close(actual, expected, relative=1e-5):
@@ -102,7 +103,7 @@ def test_what_is_frozen_gets_no_gradient(peer):
     x = SparseTensor(torch.randn(len(SHAPES["plane"]), 3), SHAPES["plane"])
     kernel_map = x.manager.map(1, 3, 1)
     kernel, gradient = torch.randn(27, 3, 4), torch.randn(len(x), 4)
-    gradients = engine.engine_for(x.features.device, torch.float32).gradients
+    gradients = choice.engine_for(x.features.device, torch.float32).gradients
     both = gradients(x.features, kernel, gradient, kernel_map, True, True)
     first = gradients(x.features, kernel, gradient, kernel_map, True, False)
     second = gradients(x.features, kernel, gradient, kernel_map, False, True)
@@ -121,7 +122,7 @@ def test_bias_residual_and_relu_follow_the_sum(peer, has_residual, relu):
     residual = torch.randn(len(x), 4) if has_residual else None
     results = []
     for name in (peer, "torch"):
-        engine.choose_engine(name)
+        choice.choose_engine(name)
         arguments = x.features, kernel, kernel_map, bias, residual, relu
         results.append(convolve_without_gradient(*arguments))
     assert_close(*results)
@@ -137,8 +138,8 @@ def test_what_a_peer_cannot_run_is_refused_in_one_line(peer):
 @pytest.mark.parametrize("name", MODULES)
 def test_an_absent_peer_is_refused_in_one_line(name, monkeypatch):
     monkeypatch.setitem(sys.modules, MODULES[name], None)
-    monkeypatch.setattr(engine, "_engine", engine._engine.__wrapped__)
-    monkeypatch.setattr(engine, "_chosen", name)
+    monkeypatch.setattr(choice, "_engine", choice._engine.__wrapped__)
+    monkeypatch.setattr(choice, "_chosen", name)
     with pytest.raises(
         InputError, match=r"cannot run torch.float32 on cpu: .+ cannot be imported .+"
     ) as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from scannet_css.sparse import kernels_triton, triton_plan
+from scannet_css.sparse.engines import triton_engine, triton_plan
 from scannet_css.sparse.maps import CoordinateManager
 
 HERE = Path(__file__).parent
@@ -32,10 +32,10 @@ def test_the_kernels_under_the_interpreter():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 def test_it_says_why_it_cannot_run(dtype, monkeypatch):
-    monkeypatch.setattr(kernels_triton, "_is_interpreted", lambda: False)
-    assert kernels_triton.unavailable(CPU, dtype)
-    monkeypatch.setattr(kernels_triton, "triton", None)
-    assert kernels_triton.unavailable(CPU, dtype) == "triton cannot be imported"
+    monkeypatch.setattr(triton_engine, "_is_interpreted", lambda: False)
+    assert triton_engine.unavailable(CPU, dtype)
+    monkeypatch.setattr(triton_engine, "triton", None)
+    assert triton_engine.unavailable(CPU, dtype) == "triton cannot be imported"
 
 
 @pytest.fixture(params=["3", "5", "down", "up", "strided", "one voxel"])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from scannet_css.sparse import tuner
+from scannet_css.sparse.engines import triton_tuner
 
 triton = pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET") == "1":
@@ -20,7 +20,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from scannet_css.sparse import triton_kernels  # noqa: E402
+from scannet_css.sparse.engines import triton_kernels  # noqa: E402
 
 TOOL = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024}  # bytes that a program may use
@@ -91,7 +91,7 @@ def compiled_configuration(
 # Half precision with every configuration on both architectures; float32 with the largest tiles.
 CASES = [
     (operation, kind, {"half": "fp16"}.get(kind, "fp32"), index, capability)
-    for operation, kinds in tuner.shipped_table().items()
+    for operation, kinds in triton_tuner.shipped_table().items()
     for kind, entries in kinds.items()
     for index in range(len(entries))
     for capability in SHARED_MEMORY
@@ -102,7 +102,7 @@ CASES += [("convolve", "half", "bf16", 6, 90), ("weight_gradient", "half", "bf16
 
 @pytest.mark.parametrize(("operation", "kind", "dtype", "index", "capability"), CASES)
 def test_configuration(operation, kind, dtype, index, capability, tmp_path):
-    configuration = tuner.candidates(operation, kind)[index]
+    configuration = triton_tuner.candidates(operation, kind)[index]
     made = compiled_configuration(operation, kind, dtype, configuration, capability, tmp_path)
     assert made["STL"] == made["LDL"] == made["STACK"] == 0
     assert made["LDGSTS"] > 0
@@ -117,14 +117,14 @@ def test_configuration(operation, kind, dtype, index, capability, tmp_path):
 @pytest.mark.parametrize("operation", ["convolve", "weight_gradient"])
 def test_channels_that_fill_no_block(operation, channels, loads_ahead, tmp_path):
     """Four bytes and more are copied asynchronously; odd numbers of half precision are right, and slow."""
-    configuration = tuner.candidates(operation, "half")[2]
+    configuration = triton_tuner.candidates(operation, "half")[2]
     made = compiled_configuration(operation, "half", "fp16", configuration, 90, tmp_path, channels=channels)
     assert (made["LDGSTS"] > 0) == loads_ahead
     assert made["HGMMA"] > 0
 
 
 def test_partial_sums_and_the_ordered_sum(tmp_path):
-    configuration = tuner.candidates("convolve", "half")[1]
+    configuration = triton_tuner.candidates("convolve", "half")[1]
     made = compiled_configuration("convolve", "half", "fp16", configuration, 90, tmp_path, is_partial=True)
     assert made["STL"] == 0
     assert made["LDGSTS"] > 0

@@ -10,12 +10,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scannet_css.sparse import Conv3d, ConvTranspose3d, SparseTensor, kernels_triton, tuner
+from scannet_css.sparse import Conv3d, ConvTranspose3d, SparseTensor
 from scannet_css.sparse.coordinates import unpack
-from scannet_css.sparse.engine import choose_engine
+from scannet_css.sparse.engines import triton_engine, triton_tuner
+from scannet_css.sparse.engines.choice import choose_engine
 from scannet_css.sparse.maps import CoordinateManager, Geometry, KernelMap
 
-IS_INTERPRETED = kernels_triton._is_interpreted()
+IS_INTERPRETED = triton_engine._is_interpreted()
 DEVICE = "cpu" if IS_INTERPRETED else "cuda"
 # Frobenius and largest error, relative to the reference's norm and largest number. On a GPU TF32 cuts digits
 # off where the usual estimate has them rounded: twice the error.
@@ -126,8 +127,8 @@ def dense_results(name, features, kernel, gradient, kernel_map):
 
 
 def triton_results(features, kernel, gradient, kernel_map):
-    out = kernels_triton.convolve(features, kernel, kernel_map)
-    return out, *kernels_triton.gradients(features, kernel, gradient, kernel_map, True, True)
+    out = triton_engine.convolve(features, kernel, kernel_map)
+    return out, *triton_engine.gradients(features, kernel, gradient, kernel_map, True, True)
 
 
 def assert_near(actual, expected, bounds):
@@ -205,24 +206,24 @@ def test_any_occupancy(share, precision):
 
 EVERY_CONFIGURATION = [
     (operation, precision, configuration)
-    for operation in tuner.shipped_table()
+    for operation in triton_tuner.shipped_table()
     for precision in PRECISIONS
-    for configuration in tuner.candidates(operation, KINDS.get(precision, "half"))
+    for configuration in triton_tuner.candidates(operation, KINDS.get(precision, "half"))
 ]
 
 
 @pytest.mark.parametrize(("operation", "precision", "configuration"), EVERY_CONFIGURATION)
 def test_small_integers_are_exact_with_every_configuration(operation, precision, configuration, monkeypatch):
     """Sums of small integers are exact in float32: bit for bit the reference, rounded once."""
-    monkeypatch.setattr(tuner, "shipped", lambda problem: configuration)
+    monkeypatch.setattr(triton_tuner, "shipped", lambda problem: configuration)
     kernel_map = map_of("3", voxels(140, seed=2))
     features, kernel, gradient = operands(kernel_map, 40, 36, precision, integers=True)
     expected = dense_results("3", features, kernel, gradient, kernel_map)
     if operation == "convolve":
-        actual = kernels_triton.convolve(features, kernel, kernel_map)
+        actual = triton_engine.convolve(features, kernel, kernel_map)
         assert_same_bits(actual.cpu(), expected[0].to(features.dtype))
     else:
-        _, actual = kernels_triton.gradients(features, kernel, gradient, kernel_map, False, True)
+        _, actual = triton_engine.gradients(features, kernel, gradient, kernel_map, False, True)
         assert_same_bits(actual.cpu(), expected[2].float())
 
 
@@ -245,7 +246,7 @@ def test_an_impulse_gives_the_kernel(precision):
     )
     features = kernel.new_zeros(kernel_map.inputs, 5)
     features[middle, 2] = 1
-    out = kernels_triton.convolve(features, kernel, kernel_map)
+    out = triton_engine.convolve(features, kernel, kernel_map)
     offset, row = (kernel_map.table == middle).nonzero(as_tuple=True)
     assert len(row) == 27
     expected = torch.zeros_like(out).index_put((row,), kernel[offset, 2])
@@ -255,9 +256,9 @@ def test_an_impulse_gives_the_kernel(precision):
         assert_same_bits(out, expected)
 
 
-@pytest.mark.parametrize("programs", [1, kernels_triton.PROGRAMS], ids=["whole", "split"])
+@pytest.mark.parametrize("programs", [1, triton_engine.PROGRAMS], ids=["whole", "split"])
 def test_bias_residual_and_relu(programs, precision, monkeypatch):
-    monkeypatch.setattr(kernels_triton, "PROGRAMS", programs)
+    monkeypatch.setattr(triton_engine, "PROGRAMS", programs)
     kernel_map = map_of("3", voxels(70))
     features, kernel, residual = operands(kernel_map, 16, 20, precision)
     bias = torch.linspace(-3, 3, 20, device=DEVICE)
@@ -271,19 +272,19 @@ def test_bias_residual_and_relu(programs, precision, monkeypatch):
         (bias, residual, True): both.relu(),
         (None, None, True): plain.relu(),
     }.items():
-        out = kernels_triton.convolve(features, kernel, kernel_map, *arguments)
+        out = triton_engine.convolve(features, kernel, kernel_map, *arguments)
         assert out.dtype == features.dtype
         assert_near(out, expected, BOUNDS[precision])
 
 
 def test_few_channels_with_bias_residual_and_relu(precision, monkeypatch):
-    monkeypatch.setattr(kernels_triton, "GATHERED_NUMBERS", 125 * 3 * 16)  # several chunks
+    monkeypatch.setattr(triton_engine, "GATHERED_NUMBERS", 125 * 3 * 16)  # several chunks
     kernel_map = map_of("5", voxels(70))
     features, kernel, residual = operands(kernel_map, 3, 20, precision)
     bias = torch.linspace(-3, 3, 20, device=DEVICE)
     plain = dense_convolution("5", features.cpu().double(), kernel.cpu().double(), kernel_map)
     expected = (plain + bias.cpu().double() + residual.cpu().double()).relu()
-    out = kernels_triton.convolve(features, kernel, kernel_map, bias, residual, True)
+    out = triton_engine.convolve(features, kernel, kernel_map, bias, residual, True)
     assert_near(out, expected, [1.5 * bound for bound in BOUNDS[precision]])  # rounded twice
 
 
@@ -292,22 +293,22 @@ def test_splitting_the_offsets_changes_rounding_only(precision, monkeypatch):
     features, kernel, gradient = operands(kernel_map, 8, 8, precision)
     outs = []
     for programs in (1, 528):
-        monkeypatch.setattr(kernels_triton, "PROGRAMS", programs)
-        outs.append(kernels_triton.convolve(features, kernel, kernel_map))
+        monkeypatch.setattr(triton_engine, "PROGRAMS", programs)
+        outs.append(triton_engine.convolve(features, kernel, kernel_map))
     assert_near(outs[0], outs[1].cpu().double(), BOUNDS[precision])
 
 
 def test_frozen_operands_cost_nothing(monkeypatch):
     kernel_map = map_of("3", voxels(60))
     numbers = operands(kernel_map, 8, 9, "ieee")
-    both = kernels_triton.gradients(*numbers, kernel_map, True, True)
+    both = triton_engine.gradients(*numbers, kernel_map, True, True)
     for needs in ((True, False), (False, True)):
         with monkeypatch.context() as patch:
             if not needs[0]:
-                patch.setattr(kernels_triton, "convolve", None)
+                patch.setattr(triton_engine, "convolve", None)
             if not needs[1]:
-                patch.setattr(kernels_triton, "_kernel_gradient", None)
-            alone = kernels_triton.gradients(*numbers, kernel_map, *needs)
+                patch.setattr(triton_engine, "_kernel_gradient", None)
+            alone = triton_engine.gradients(*numbers, kernel_map, *needs)
         for is_needed, one, other in zip(needs, alone, both, strict=True):
             if is_needed:
                 assert_same_bits(one, other)
@@ -343,13 +344,13 @@ def test_a_nan_reaches_its_neighbours_and_nobody_else(precision, poison):
     kernel_map = map_of("3", voxels(130))
     features, kernel, _ = operands(kernel_map, 20, 8, precision)
     features[77, 3] = torch.nan
-    out = kernels_triton.convolve(features, kernel, kernel_map)
+    out = triton_engine.convolve(features, kernel, kernel_map)
     is_neighbour = (kernel_map.table == 77).any(0)
     assert 1 < is_neighbour.sum() < 30
     assert torch.equal(out.isnan().all(1), is_neighbour)
     assert torch.equal(out.isnan().any(1), is_neighbour)
     assert torch.equal(
-        kernels_triton.convolve(features, kernel, kernel_map, relu=True).isnan().all(1), is_neighbour
+        triton_engine.convolve(features, kernel, kernel_map, relu=True).isnan().all(1), is_neighbour
     )
 
 
@@ -359,13 +360,13 @@ def test_a_nan_reaches_the_gradients_of_its_offsets_and_no_others(precision, poi
     features, kernel, gradient = operands(kernel_map, 20, 8, precision)
     spoiled = features.clone()
     spoiled[0, 3] = torch.nan
-    _, total = kernels_triton.gradients(spoiled, kernel, gradient, kernel_map, False, True)
+    _, total = triton_engine.gradients(spoiled, kernel, gradient, kernel_map, False, True)
     expected = torch.zeros_like(total, dtype=torch.bool)
     expected[(kernel_map.table == 0).any(1), 3] = True
     assert torch.equal(total.isnan(), expected)
 
     gradient[0, 2] = torch.nan
-    _, total = kernels_triton.gradients(features, kernel, gradient, kernel_map, False, True)
+    _, total = triton_engine.gradients(features, kernel, gradient, kernel_map, False, True)
     expected = torch.zeros_like(expected)
     expected[kernel_map.table[:, 0] >= 0, :, 2] = True
     assert torch.equal(total.isnan(), expected)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from scannet_css.classes import CLASSES, NYU40_IDS
 from scannet_css.errors import run_command
 from scannet_css.scenes import load_manifest
-from scannet_css.scenes.classes import CLASSES, NYU40_IDS
 
 FAST = (
     *("--network", "minkunet14s", "--inputs", "colour+normal+height", "--batch-voxels", 8000),

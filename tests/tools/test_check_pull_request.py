@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from made_records import make_value
-from test_reported import good, to_csv
 
 from scannet_css.errors import run_command
 from scannet_css.files import write_json
-from scannet_css.results.record import Record
-from scannet_css.results.reported import check_line, read_lines
+from scannet_css.leaderboard.reported import check_line, read_lines
+from scannet_css.records.record import Record
+from tests.leaderboard.test_reported import good, to_csv
+from tests.records.made_records import make_value
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,10 +12,10 @@ import numpy
 import pytest
 import torch
 
-from scannet_css.learning.trial import Trial
-from scannet_css.sparse import engine, kernels_grouped, kernels_torch
-from scannet_css.sparse.engine import ENGINES
-from scannet_css.sparse.trial import BOUNDS, convolution_error
+from scannet_css.sparse.engines import choice, grouped_engine, torch_engine
+from scannet_css.sparse.engines.choice import ENGINES
+from scannet_css.sparse.engines.trial import BOUNDS, convolution_error
+from scannet_css.training.one_room import Trial
 
 TOOL = Path(__file__).parents[2] / "tools" / "doctor.py"
 SECTIONS = ["software", "machine", "engines", "space", "data", "training"]
@@ -35,7 +35,7 @@ def report(command_line, small_set, tmp_path_factory):
 
 @pytest.fixture
 def doctor(monkeypatch):
-    monkeypatch.setattr(engine, "_chosen", None)  # by other tests of this process
+    monkeypatch.setattr(choice, "_chosen", None)  # by other tests of this process
     monkeypatch.delenv("SCANNET_CSS_ENGINE", raising=False)
     spec = importlib.util.spec_from_file_location("doctor", TOOL)
     tool = importlib.util.module_from_spec(spec)
@@ -111,7 +111,7 @@ def test_what_is_broken_is_marked_and_the_rest_still_reported(doctor, monkeypatc
         raise RuntimeError("no such instruction\nin libfoo")
 
     monkeypatch.setenv("SCANNET_CSS_ENGINE", "torch")
-    monkeypatch.setattr(kernels_torch, "convolve", fail)
+    monkeypatch.setattr(torch_engine, "convolve", fail)
     path = tmp_path / "doctor.json"
     options = ["--device", "cpu", "--data", str(tmp_path / "nowhere"), "--json", str(path)]
     assert doctor.main(options) == 1
@@ -126,22 +126,22 @@ def test_what_is_broken_is_marked_and_the_rest_still_reported(doctor, monkeypatc
 
 
 def test_an_engine_that_computes_something_else_is_broken_if_needed(doctor, monkeypatch):
-    right = {module: module.convolve for module in (kernels_torch, kernels_grouped)}
+    right = {module: module.convolve for module in (torch_engine, grouped_engine)}
     for module in right:
         monkeypatch.setattr(module, "convolve", lambda *a, m=module: right[m](*a) * 1.1)
     facts = by_name(doctor.engines(CPU))
     assert facts["torch float32"].state == "broken"
     assert facts["torch float32"].text == "wrong by 0.1 of the largest value"
-    assert facts["grouped float32"].state == "warning" or kernels_grouped.unavailable(CPU, torch.float32)
-    monkeypatch.setattr(kernels_torch, "convolve", lambda *a: right[kernels_torch](*a) * float("nan"))
+    assert facts["grouped float32"].state == "warning" or grouped_engine.unavailable(CPU, torch.float32)
+    monkeypatch.setattr(torch_engine, "convolve", lambda *a: right[torch_engine](*a) * float("nan"))
     assert by_name(doctor.engines(CPU))["torch float32"].state == "broken"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_the_trial_tells_right_from_wrong(monkeypatch, dtype):
     assert convolution_error("torch", CPU, dtype) < BOUNDS[dtype] / 2
-    right = kernels_torch.gradients
-    monkeypatch.setattr(kernels_torch, "gradients", lambda *a: (right(*a)[0], right(*a)[1].flip(0)))
+    right = torch_engine.gradients
+    monkeypatch.setattr(torch_engine, "gradients", lambda *a: (right(*a)[0], right(*a)[1].flip(0)))
     assert convolution_error("torch", CPU, dtype) > 0.5
 
 

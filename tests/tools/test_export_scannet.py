@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scannet_css.classes import NYU40_IDS
 from scannet_css.errors import InputError
 from scannet_css.files import locked
-from scannet_css.learning.checkpoint import load_checkpoint, save_checkpoint
-from scannet_css.results.benchmark_zip import TEST_LIST, as_lines, check, pack, read_list
+from scannet_css.raw.benchmark_zip import TEST_LIST, as_lines, check, pack, read_list
 from scannet_css.scenes import load_manifest
-from scannet_css.scenes.classes import NYU40_IDS
+from scannet_css.training.checkpoint import load_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).parents[2]
 

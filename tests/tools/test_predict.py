@@ -10,13 +10,13 @@ import torch
 from plyfile import PlyData, PlyElement
 from safetensors import safe_open
 
+from scannet_css.classes import CLASSES, COLOURS, NYU40_IDS, SCANNET200
 from scannet_css.errors import InputError
-from scannet_css.learning.checkpoint import load_checkpoint, save_checkpoint
-from scannet_css.learning.predictor import Predictor, class_colours, class_ids
-from scannet_css.learning.trained import load_trained
 from scannet_css.network.weights import HEADER
 from scannet_css.scenes import load_manifest, load_scene
-from scannet_css.scenes.classes import CLASSES, COLOURS, NYU40_IDS, SCANNET200
+from scannet_css.training.checkpoint import load_checkpoint, save_checkpoint
+from scannet_css.training.predictor import Predictor, class_colours, class_ids
+from scannet_css.training.trained import load_trained
 
 
 @pytest.fixture(scope="session")
@@ -115,7 +115,7 @@ def changed(path, out, change):
 
 OWN = """
 from dataclasses import dataclass
-from scannet_css.learning.method import Method, option
+from scannet_css.methods.method import Method, option
 
 @dataclass
 class Mine(Method):

@@ -6,8 +6,8 @@ import re
 import pytest
 from safetensors.numpy import load_file
 
-from scannet_css.results.predictions import channel_table
 from scannet_css.scenes import load_manifest, load_scene
+from scannet_css.viewer.predictions import channel_table
 
 
 def wrong_share(trained, method: str, step: int, name: str) -> float:

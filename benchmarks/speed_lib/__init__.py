@@ -1,0 +1,1 @@
+"""What only benchmarks/speed.py needs."""

@@ -1,0 +1,242 @@
+"""What a continual-learning method is, and how it is found by name.
+
+The loop (train.py) owns optimisation: it runs teacher and student, adds the loss terms up, scales, clips
+and steps. A method owns the loss of the incremental steps, and what it needs to remember. Step 0 is trained
+with plain cross-entropy, so that its result can be shared; the few methods that need another step 0 say so
+by `base`, and share it among themselves.
+
+    @dataclass
+    class MyMethod(Method):
+        name = "my-method"
+        weight: float = option(1.0, "weight of the distance between the features")
+
+        def loss(self, step, batch, new, old):
+            terms = super().loss(step, batch, new, old)
+            squares = (new.features.float() - old.features.float()).square()
+            terms["features"] = self.weight * mean_over(squares.sum(), squares.numel())
+            return terms
+"""
+
+import importlib.util
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from scannet_css.errors import InputError, did_you_mean
+from scannet_css.methods.losses import cross_entropy
+from scannet_css.network import Output
+from scannet_css.protocols import Protocol
+from scannet_css.scenes import Manifest, SceneEntry
+from scannet_css.scenes.loader import Batch
+from scannet_css.sparse import SparseTensor
+
+_METHODS: dict[str, type["Method"]] = {}
+
+
+class LossTerms(dict):
+    """Named loss terms (str -> scalar tensor). A name may be set once: combined methods cannot overwrite."""
+
+    def __setitem__(self, name: str, value: Tensor) -> None:
+        if name in self:
+            raise InputError(f"loss term {name!r} is set twice; every term needs a name of its own")
+        super().__setitem__(name, value)
+
+
+def option(
+    default: Any,
+    help: str,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """A hyper-parameter of a method or recipe: becomes a command-line option and stands in the record.
+
+    A method refuses values below `least`, up to `above`, beyond `most` or not among `choices`.
+    """
+    limits = {"least": least, "above": above, "most": most, "choices": choices}
+    return field(default=default, metadata={"help": help, **limits})
+
+
+@dataclass
+class Step:
+    """One increment of a protocol, as the loop shows it to a method."""
+
+    index: int
+    protocol: Protocol
+    scenes: list[SceneEntry]  # of the training split, those that belong to this step
+    network: nn.Module  # the student
+    teacher: nn.Module | None  # frozen, its norms folded; None at step 0 and if the method needs none
+    device: torch.device
+    autocast: Callable[[], AbstractContextManager]  # the run's mixed precision
+    add_up: Callable[[str, Callable[[Batch], dict[str, Tensor]]], dict[str, Tensor]]
+    # add_up(name, compute): the sums of the tensors that `compute(batch)` gives, over the step's scenes as
+    # prepared (not augmented, fixed order) and over all processes. Survives being killed. For Fisher terms,
+    # prototypes, histograms: whatever a method finds out in `begin` or `end`.
+
+    @property
+    def channels(self) -> int:
+        """C: outputs of the student, background included."""
+        return self.protocol.channels(self.index)
+
+    @property
+    def old_channels(self) -> int:
+        """K: outputs of the teacher, background included; 1 at step 0."""
+        return self.protocol.channels(self.index - 1) if self.index else 1
+
+    def old_output(self, voxels: SparseTensor) -> Output | None:
+        """The teacher's output on `voxels`, None without a teacher; ordinary tensors without gradient."""
+        if self.teacher is None:
+            return None
+        with torch.inference_mode(), self.autocast():
+            old = self.teacher(voxels)
+        return old.clone()  # autograd refuses to keep what was made in inference mode
+
+
+@dataclass
+class Method:
+    """Base class. As it stands: cross-entropy on the labels a step shows."""
+
+    name: ClassVar[str]
+    needs_teacher: ClassVar[bool] = True
+    head_start: ClassVar[str] = "background"  # how new outputs begin; see network.grow
+    offline: ClassVar[bool] = False  # trained on all classes in a single step: the upper bound
+    base: ClassVar[str] = ""  # methods with the same word share their step 0; "": plain cross-entropy
+    trains: ClassVar[bool] = True  # False: later steps have no epochs, `end` does the work
+    freezes_norms: ClassVar[bool] = False  # batch norms keep their statistics in later steps
+    reads: ClassVar[
+        tuple[str, ...]
+    ] = ()  # tensors of `state` that `predict` needs; exported with the weights
+    state: dict = field(default_factory=dict, init=False, repr=False)  # what it remembers between steps
+
+    def __init_subclass__(cls) -> None:
+        if "name" in cls.__dict__:
+            _METHODS[cls.name] = cls
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a setting out of its option's limits."""
+        for parameter in options_of(self):
+            _check_setting(self.name, parameter, getattr(self, parameter.name))
+
+    def check(self, protocol: Protocol, manifest: Manifest) -> None:
+        """Raises InputError if the method cannot run on these data; called before anything is trained."""
+
+    def scenes(self, step: Step) -> list[SceneEntry]:
+        """The scenes to train on in this step; replay adds some."""
+        return step.scenes
+
+    def remembered(self, step: Step) -> dict[str, list[str]]:
+        """Scene name -> old classes whose labels this step may show in it: what a memory has kept. A scene
+        that is not of this step shows nothing else; the rest of it is ignored."""
+        return {}
+
+    def base_loss(self, step: Step, batch: Batch, new: Output) -> LossTerms:
+        """The terms of step 0. Whoever changes them, or uses `updated` in step 0, sets `base`."""
+        return LossTerms(ce=cross_entropy(new.logits, batch.labels))
+
+    def adapt(self, step: Step) -> None:
+        """Called from step 1 on before the optimiser is made, also when a step is resumed: freezes
+        parameters of step.network or exchanges modules. `end` must take back exchanged modules."""
+
+    def begin(self, step: Step) -> None:
+        """Called once before a step's first epoch; what it finds out goes into `state`."""
+
+    def classification(self, step: Step, batch: Batch, new: Output, old: Output | None) -> Tensor:
+        """The term named "ce": by default cross-entropy on batch.labels (N,)."""
+        return cross_entropy(new.logits, batch.labels)
+
+    def loss(self, step: Step, batch: Batch, new: Output, old: Output | None) -> LossTerms:
+        """Named terms for one batch; the loop adds them up. Called from step 1 on.
+
+        `new` and `old` are the student's and the teacher's outputs on the same voxels, row by row (`old` is
+        None without a teacher); batch.labels (N,) int64 holds channels, 255 ignored.
+        """
+        terms = LossTerms()
+        terms["ce"] = self.classification(step, batch, new, old)
+        return terms
+
+    def updated(self, step: Step) -> None:
+        """Called after every update of the weights; the parameters still hold their gradients."""
+
+    def predict(self, output: Output) -> Tensor:
+        """(N, C) scores whose largest is the answer, from step 1 on."""
+        return output.logits
+
+    def end(self, step: Step) -> None:
+        """Called once after a step's last epoch; what it finds out goes into `state`."""
+
+    def settings(self) -> dict[str, Any]:
+        """The hyper-parameters, as they go into the record."""
+        return {parameter.name: getattr(self, parameter.name) for parameter in options_of(self)}
+
+
+def options_of(owner: Any) -> list[Field]:
+    """The fields of a dataclass that are settings (made by `option`), in order."""
+    return [parameter for parameter in fields(owner) if parameter.init and parameter.default is not MISSING]
+
+
+def _check_setting(method: str, parameter: Field, value: Any) -> None:
+    where = f"method {method!r}: {parameter.name} is {value!r}"
+    kind, limits = type(parameter.default), parameter.metadata
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind or (kind is float and not math.isfinite(value)):
+        raise InputError(f"{where}; expected {'a finite number' if kind is float else kind.__name__}")
+    if limits.get("choices") and value not in limits.get("choices"):
+        raise InputError(
+            f"{where}{did_you_mean(str(value), limits['choices'])}; expected {', '.join(limits['choices'])}"
+        )
+    if limits.get("least") is not None and value < limits.get("least"):
+        raise InputError(f"{where}; expected at least {limits['least']}")
+    if limits.get("above") is not None and value <= limits.get("above"):
+        raise InputError(f"{where}; expected more than {limits['above']}")
+    if limits.get("most") is not None and value > limits.get("most"):
+        raise InputError(f"{where}; expected at most {limits['most']}")
+
+
+def method_names() -> list[str]:
+    """Names of all registered methods."""
+    return sorted(_METHODS)
+
+
+def find_method(name: str) -> type[Method]:
+    """The class of a registered name, or of "path/to/file.py:Class". Raises InputError with a suggestion."""
+    if ".py:" in name:
+        path, _, class_name = name.rpartition(":")
+        return _load_class(Path(path), class_name)
+    if name not in _METHODS:
+        known = ", ".join(method_names())
+        raise InputError(f"method {name!r} is not known{did_you_mean(name, _METHODS)}; expected {known}")
+    return _checked_class(_METHODS[name], name)
+
+
+def _checked_class(found: type[Method], where: str) -> type[Method]:
+    """Raises InputError for a class that contradicts itself."""
+    if found.offline and found.needs_teacher:
+        raise InputError(
+            f"{where}: offline (all classes in a single step) and needs_teacher exclude each other; a single"
+            " step has no teacher"
+        )
+    if found.offline and found.loss is not Method.loss:
+        raise InputError(f"{where}: offline and a loss of its own exclude each other; step 0 has base_loss")
+    return found
+
+
+def _load_class(path: Path, class_name: str) -> type[Method]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file (expected path/to/file.py:Class)")
+    specification = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    found = getattr(module, class_name, None)
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        raise InputError(f"{path}: has no subclass of Method named {class_name!r}")
+    if "name" not in found.__dict__:
+        raise InputError(f"{path}: {class_name} has no `name`")
+    return _checked_class(found, f"{path}: {class_name}")

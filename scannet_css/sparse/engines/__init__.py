@@ -1,0 +1,1 @@
+"""The engines: what computes a sparse convolution. choice.py says which one runs."""

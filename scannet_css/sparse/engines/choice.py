@@ -1,0 +1,73 @@
+"""Which engine runs the convolutions: chosen by name, by SCANNET_CSS_ENGINE, or by what the device offers.
+
+An engine is a module with three functions:
+
+    unavailable(device, dtype) -> str | None      why it cannot run there, None if it can
+    convolve(features, kernel, kernel_map, bias=None, residual=None, relu=False) -> (M, Cout)
+        relu(sum over offsets + bias (Cout,) + residual (M, Cout)); everything after the sum for inference
+    gradients(features, kernel, gradient, kernel_map, needs_features, needs_kernel)
+        -> (N, Cin) of the gradient's type or None, (O, Cin, Cout) in float32 or float64 or None
+
+features (N, Cin), kernel (O, Cin, Cout) and gradient (M, Cout) share one type; rows are in canonical order.
+"""
+
+import importlib
+import os
+from functools import cache
+from types import ModuleType
+
+import torch
+
+from scannet_css.errors import InputError, did_you_mean
+
+ENGINES = ("triton", "grouped", "torch", "spconv", "minkowski")
+AUTOMATIC = {"cuda": ("triton", "grouped", "torch")}  # the first that can; elsewhere torch
+VARIABLE = "SCANNET_CSS_ENGINE"
+
+_chosen: str | None = None
+
+
+def choose_engine(name: str) -> None:
+    """From now on this engine runs, "auto" for the fastest that can. Raises InputError for unknown names."""
+    global _chosen
+    _chosen = _checked(name, "engine")
+
+
+def engine_for(device: torch.device, dtype: torch.dtype) -> ModuleType:
+    """The engine for features of that device and type. Raises InputError if the chosen one cannot run it."""
+    name = _chosen or _checked(os.environ.get(VARIABLE, "auto"), VARIABLE)
+    return _engine(name, device, dtype)
+
+
+def engine_name(device: torch.device, dtype: torch.dtype) -> str:
+    """The name of `engine_for`'s engine, for the record."""
+    return engine_for(device, dtype).__name__.rpartition(".")[2].removesuffix("_engine")
+
+
+def why_unavailable(name: str, device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why the engine `name` cannot run there; None if it can."""
+    return load_engine(name).unavailable(device, dtype)
+
+
+@cache
+def _engine(name: str, device: torch.device, dtype: torch.dtype) -> ModuleType:
+    if name == "auto":
+        candidates = AUTOMATIC.get(device.type, ("torch",))
+        return next(load_engine(each) for each in candidates if why_unavailable(each, device, dtype) is None)
+    reason = why_unavailable(name, device, dtype)
+    if reason is not None:
+        raise InputError(f"engine {name!r} cannot run {dtype} on {device}: {reason}")
+    return load_engine(name)
+
+
+def load_engine(name: str) -> ModuleType:
+    """The module of an engine of ENGINES, whether it can run here or not."""
+    return importlib.import_module(f"scannet_css.sparse.engines.{name}_engine")
+
+
+def _checked(name: str, where: str) -> str:
+    if name != "auto" and name not in ENGINES:
+        raise InputError(
+            f"{where} {name!r} is not known{did_you_mean(name, ENGINES)}; expected auto, {', '.join(ENGINES)}"
+        )
+    return name

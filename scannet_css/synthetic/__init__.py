@@ -1,0 +1,1 @@
+"""Synthetic rooms, scanned and written in ScanNet's own file format."""

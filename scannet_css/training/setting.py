@@ -1,0 +1,106 @@
+"""What decides a run's result besides its method, and the folder that belongs to it."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+import scannet_css
+from scannet_css.errors import InputError
+from scannet_css.files import digest_file, write_json
+from scannet_css.network.weights import read_weights
+from scannet_css.protocols import Protocol
+from scannet_css.scenes import Manifest
+from scannet_css.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Start:
+    """Weights from a file."""
+
+    path: Path
+    sha256: str
+    weights: dict[str, Tensor]
+
+    @classmethod
+    def from_file(cls, path: Path) -> "Start":
+        """Raises InputError as read_weights."""
+        return cls(path, digest_file(path) if path.is_file() else "", read_weights(path))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Everything besides the method that decides a run's result."""
+
+    manifest: Manifest
+    protocol: Protocol
+    recipe: Recipe
+    seed: int
+    start: Start | None = None  # weights that step 0 starts from instead of random ones
+
+    def identity(self) -> dict[str, Any]:
+        """The setting as JSON."""
+        return {
+            "package": scannet_css.__version__,
+            "data": self.manifest.hash,
+            "protocol": self.protocol.hash,
+            "recipe": asdict(self.recipe),
+            "seed": self.seed,
+            "start": None if self.start is None else self.start.sha256,
+        }
+
+    def base_identity(self, base: str = "") -> dict[str, Any]:
+        """What step 0 depends on: of the recipe nothing that only later steps use, of the method its
+        `base`."""
+        identity = {**self.identity(), **({"base": base} if base else {})}
+        recipe = {name: value for name, value in identity["recipe"].items() if name not in _LATER_STEPS_ONLY}
+        # Of the protocol only what step 0 sees, so that 15-5 and 15-1 share their base.
+        protocol = {
+            "classes": self.protocol.steps[0],
+            "unannotated": self.protocol.unannotated,
+            "scenes": [entry.name for entry in self.protocol.scenes(0, self.manifest)],
+            "predicts_background": self.protocol.predicts_background(0),
+        }
+        return {**identity, "recipe": recipe, "protocol": protocol}
+
+
+_LATER_STEPS_ONLY = ("epochs", "learning_rate")
+
+
+def claim_folder(folder: Path, wanted: dict[str, Any]) -> None:
+    """Writes down in `folder` what is run there. Raises InputError if that is something else already."""
+    path = folder / "settings.json"
+    if not path.exists():
+        write_json(path, wanted)
+        return
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON; is this a run folder?") from error
+    differences = _differences(found, wanted)
+    if differences:
+        raise InputError(
+            f"{folder}: holds a run with other settings ({'; '.join(differences)}); "
+            "choose another --run folder or delete this one"
+        )
+
+
+def _differences(found: Any, wanted: dict[str, Any], prefix: str = "") -> list[str]:
+    """ "name found, now wanted" for every value that differs."""
+    if not isinstance(found, dict):
+        return ["settings.json is not an object"]
+    differences = []
+    for name in sorted(found.keys() | wanted.keys()):
+        old, new = found.get(name), wanted.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            differences += _differences(old, new, f"{prefix}{name}.")
+        elif old != new:
+            differences.append(f"{prefix}{name} {_short(old)}, now {_short(new)}")
+    return differences
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 20 else f"{text[:12]}...{text[-4:]}"
