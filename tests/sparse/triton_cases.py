@@ -424,13 +424,13 @@ def test_repetitions_give_the_same_bits(precision):
 
 
 @pytest.fixture
-def triton_engine():
+def engine_of_triton():
     choose_engine("triton")
     yield
     choose_engine("auto")
 
 
-def test_rows_in_another_order_give_the_same_bits(triton_engine):
+def test_rows_in_another_order_give_the_same_bits(engine_of_triton):
     torch.manual_seed(0)
     coordinates = voxels(150, seed=6).to(DEVICE)
     features = torch.randn(150, 8, device=DEVICE)
@@ -444,7 +444,7 @@ def test_rows_in_another_order_give_the_same_bits(triton_engine):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16] if IS_INTERPRETED else [torch.float16, torch.bfloat16])
-def test_autocast(dtype, triton_engine):
+def test_autocast(dtype, engine_of_triton):
     """Half features in between, float32 gradients of the parameters."""
     torch.manual_seed(0)
     coordinates = voxels(150, seed=7).to(DEVICE)
