@@ -72,7 +72,7 @@ def draw_pictures(manifest: Manifest) -> None:
         predictions = []
         for method in SHOWN:
             folder = RUN / method / "minkunet14s-seed0" / "predictions" / "step1"
-            predictions += ["--prediction", str(folder / f"{room.name}.safetensors"), "--title", method]
+            predictions += ["--run", str(folder / f"{room.name}.safetensors"), "--title", method]
         picture = ROOT / "results" / "pictures" / f"{room.name}.png"
         run_script("tools/view.py", str(manifest.path(room)), *predictions, "--out", str(picture))
 

@@ -70,10 +70,11 @@ def main(arguments: Sequence[str]) -> int:
         raise InputError("playwright is not installed; pip install playwright") from None
     room = make_room(options.vertices)
     runs = [make_run(room, title) for title in ("one", "two")]
-    print(f"{len(room.points)} vertices, 2 runs of 2 steps: {len(room_script(room, runs)) / 1e6:.2f} MB")
+    size = len(room_script(room, runs, CLASSES))
+    print(f"{len(room.points)} vertices, 2 runs of 2 steps: {size / 1e6:.2f} MB")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         path = Path(folder) / "room.html"
-        write_viewer_page(path, [(room, runs)])
+        write_viewer_page(path, [(room, runs)], CLASSES)
         page = playwright.chromium.launch(executable_path=browser, args=OPTIONS).new_page(
             viewport={"width": 1280, "height": 900}
         )

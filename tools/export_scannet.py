@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import baselines  # noqa: F401  registers the methods
-from scannet_css.classes import CLASSES
+from scannet_css.classes import SCANNET20
 from scannet_css.errors import InputError, run_command
 from scannet_css.files import digest, digest_file, locked, remove_temporary_files, write_atomic
 from scannet_css.raw.benchmark_zip import (
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str]) -> int:
     names = read_list(options.list)
     predictor = predictor_of(options)
     about, path = predictor.about, predictor.trained.path
-    if about.classes != list(CLASSES):
+    if about.classes != list(SCANNET20.names):
         raise InputError(
             f"{path}: learnt {len(about.classes)} classes of {about.dataset}; expected ScanNet's 20"
         )

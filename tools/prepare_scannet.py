@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from scannet_css.classes import CLASS_LISTS
+from scannet_css.classes import SCANNET_LISTS
 from scannet_css.errors import InputError, printable, run_command
 from scannet_css.raw.readers import reader_for
 from scannet_css.raw.scan import FINDINGS
@@ -54,7 +54,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="ScanNet: labels of labels.ply, or of the segments' objects through the label table "
         "(default: ply; segments for scannet200)",
     )
-    parser.add_argument("--classes", choices=tuple(CLASS_LISTS), default="scannet20")
+    parser.add_argument("--classes", choices=SCANNET_LISTS, default="scannet20")
     parser.add_argument("--voxel-size", type=float, help="metres (default: what the data set usually has)")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     parser.add_argument(

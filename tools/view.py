@@ -56,7 +56,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("scene", type=Path, metavar="SCENE", help="prepared scene (.safetensors)")
     parser.add_argument(
         "--run",
-        "--prediction",
         type=Path,
         action="append",
         default=[],
@@ -106,7 +105,7 @@ def make_files(
         files[".html"] = viewer_page([(scene, runs)], classes)
     if ".png" in kinds:
         content = io.BytesIO()
-        draw(scene, runs, azimuth, classes).save(content, format="PNG", optimize=True)
+        draw(scene, runs, classes, azimuth).save(content, format="PNG", optimize=True)
         files[".png"] = content.getvalue()
     if ".ply" in kinds:
         for ending, content in room_plys(scene, runs, classes).items():

@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scannet_css.classes import IGNORE
 from scannet_css.methods.means import mean_over
-
-IGNORE = 255
 
 
 def _wide(values: Tensor) -> Tensor:

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from scannet_css.classes import BACKGROUND, BACKGROUND_NAME, IGNORE
 from scannet_css.errors import InputError, did_you_mean
 from scannet_css.files import digest
 
 if TYPE_CHECKING:
     from scannet_css.scenes import Manifest, SceneEntry
 
-BACKGROUND = 0
-IGNORE = 255
 REGIMES = ("overlapped", "disjoint", "sequential")
 UNANNOTATED = ("ignore", "background")
 FIELDS = ("name", "version", "description", "steps", "background", "regime", "unannotated")
@@ -72,7 +71,7 @@ class Protocol:
 
     def channel_names(self, step: int) -> tuple[str, ...]:
         """The name of each channel at `step`, "background" first."""
-        return ("background", *self.seen(step))
+        return (BACKGROUND_NAME, *self.seen(step))
 
     def new_channels(self, step: int) -> range:
         """The channels that `step` adds."""

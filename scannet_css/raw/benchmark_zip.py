@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scannet_css.classes import NYU40_IDS
+from scannet_css.classes import SCANNET20
 from scannet_css.errors import InputError
 
 TEST_LIST = Path(__file__).parent / "splits" / "scannetv2_test.txt"
@@ -84,7 +84,7 @@ def check(content: bytes, vertices: dict[str, int]) -> Counter:
             if len(lines) - 1 != number or lines[-1]:
                 raise InputError(f"{name}: {len(lines) - 1} lines, but the scan has {number} vertices")
             counts.update(lines[:-1])
-    wrong = [line for line in counts if line not in {str(i).encode() for i in (NONE_ID, *NYU40_IDS)}]
+    wrong = [line for line in counts if line not in {str(i).encode() for i in (NONE_ID, *SCANNET20.ids)}]
     if wrong:
         raise InputError(f"submission: id {wrong[0][:20]!r}, expected the benchmark's 20 ids or 0")
     return Counter({int(line): count for line, count in counts.items()})

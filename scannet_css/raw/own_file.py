@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scannet_css.classes import CLASSES
+from scannet_css.classes import SCANNET20
 from scannet_css.errors import InputError
 from scannet_css.raw.scan import Found, RawScan, Source, check_points, first
 from scannet_css.raw.scannet_ply import read_ply
@@ -31,7 +31,7 @@ class OwnFileReader:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.classes = CLASSES
+        self.classes = SCANNET20.names
         self.settings: dict[str, str] = {}
 
     def find(self) -> Found:

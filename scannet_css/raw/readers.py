@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from scannet_css.classes import CLASS_LISTS
+from scannet_css.classes import SCANNET_LISTS
 from scannet_css.errors import InputError, did_you_mean
 from scannet_css.raw import own_file, pointcept, s3dis, scannet, semantickitti
 from scannet_css.raw.own_file import OwnFileReader
@@ -20,11 +20,11 @@ _OTHERS = ((own_file, OwnFileReader), (s3dis, S3DISReader), (semantickitti, Sema
 def reader_for(path: str | Path, labels: str | None = None, classes: str = "scannet20") -> Reader:
     """The reader of the raw scans at `path`, chosen by what lies there.
 
-    labels (see ROUTES, None for the usual one) and classes (see CLASS_LISTS) are options for ScanNet.
+    labels (see ROUTES, None for the usual one) and classes (see SCANNET_LISTS) are options for ScanNet.
     Raises InputError if there is nothing, nothing that any reader knows, or nothing the options fit.
     """
     path = Path(path)
-    for what, value, known in (("labels", labels, (None, *ROUTES)), ("classes", classes, tuple(CLASS_LISTS))):
+    for what, value, known in (("labels", labels, (None, *ROUTES)), ("classes", classes, SCANNET_LISTS)):
         if value not in known:
             words = [word for word in known if word]
             raise InputError(

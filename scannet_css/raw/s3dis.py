@@ -19,16 +19,16 @@ from pathlib import Path
 
 import numpy as np
 
+from scannet_css.classes import CLASS_LISTS
 from scannet_css.errors import InputError
 from scannet_css.raw.scan import Found, RawScan, Source, check_points
 
-_FACTS = json.loads((Path(__file__).parents[1] / "class_lists" / "s3dis.json").read_text(encoding="utf-8"))
-CLASSES = tuple(entry["name"] for entry in _FACTS["classes"])
-COLOURS = tuple(tuple(entry["colour"]) for entry in _FACTS["classes"])
+CLASSES = CLASS_LISTS["s3dis"].names
 CLUTTER = CLASSES.index("clutter")
+_RELEASE = json.loads((Path(__file__).parent / "splits" / "s3dis.json").read_text(encoding="utf-8"))
 ROOMS = {  # area -> names of its rooms
     area: [f"{kind}_{number}" for kind, count in kinds.items() for number in range(1, count + 1)]
-    for area, kinds in _FACTS["rooms"].items()
+    for area, kinds in _RELEASE["rooms"].items()
 }
 
 _PLAIN = b"0123456789.+-eE \t\r\n"  # all that a sound file holds
@@ -60,7 +60,7 @@ class S3DISReader:
         """The rooms of the release that are there. Raises InputError if there are none."""
         sources, unlisted, absent = [], [], {"train": 0, "val": 0}
         for area, rooms in ROOMS.items():
-            split = "val" if area in _FACTS["validation"] else "train"
+            split = "val" if area in _RELEASE["validation"] else "train"
             folders = {path.name: path for path in (self.root / area).glob("*") if path.is_dir()}
             for room in sorted(folders.keys() & set(rooms)):
                 annotations = folders[room] / "Annotations"

@@ -14,16 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from scannet_css.classes import IGNORE
+from scannet_css.classes import CLASS_LISTS, IGNORE
 from scannet_css.errors import InputError
 from scannet_css.raw.scan import Found, RawScan, Source, check_points, first
 
-_FACTS = json.loads(
-    (Path(__file__).parents[1] / "class_lists" / "semantickitti.json").read_text(encoding="utf-8")
-)
-CLASSES = tuple(entry["name"] for entry in _FACTS["classes"])
-COLOURS = tuple(tuple(entry["colour"]) for entry in _FACTS["classes"])
-SPLIT_OF = {sequence: split for split, scans in _FACTS["scans"].items() for sequence in scans}
+_CLASS_LIST = CLASS_LISTS["semantickitti"]
+CLASSES = _CLASS_LIST.names
+_RELEASE = json.loads((Path(__file__).parent / "splits" / "semantickitti.json").read_text(encoding="utf-8"))
+_SCANS = {split: _RELEASE[split] for split in ("train", "val", "test")}  # sequence -> number of its scans
+SPLIT_OF = {sequence: split for split, scans in _SCANS.items() for sequence in scans}
 
 _UNLABELLED = 0
 _EXTENT = (1.0, 500.0)  # metres, longest side of the bounding box; the scanner sees about 120 m each way
@@ -60,8 +59,7 @@ class SemanticKITTIReader:
             sources=sources,
             unlisted=sorted(sequences.keys() - SPLIT_OF.keys()),
             absent={
-                split: max(0, sum(scans.values()) - there.count(split))
-                for split, scans in _FACTS["scans"].items()
+                split: max(0, sum(scans.values()) - there.count(split)) for split, scans in _SCANS.items()
             },
         )
 
@@ -132,10 +130,10 @@ def _to_labels(ids: np.ndarray) -> tuple[np.ndarray, dict[int, int]]:
     """Labels (P,) uint8 of ids (P,): position in CLASSES, else 255; and the ids the map does not have."""
     table = np.full(1 << 16, IGNORE, np.uint8)
     known = np.zeros(1 << 16, bool)
-    known[_FACTS["ignored_ids"]] = True
-    for label, entry in enumerate(_FACTS["classes"]):
-        table[entry["ids"]] = label
-        known[entry["ids"]] = True
+    known[list(_CLASS_LIST.ignored_ids)] = True
+    for label, raw_ids in enumerate(_CLASS_LIST.raw_ids):
+        table[list(raw_ids)] = label
+        known[list(raw_ids)] = True
     unknown, counts = np.unique(ids[~known[ids]], return_counts=True)
     return table[ids], dict(zip(unknown.tolist(), counts.tolist(), strict=True))
 

@@ -8,9 +8,9 @@ import math
 
 import torch
 
+from scannet_css.classes import IGNORE
 from scannet_css.errors import InputError
 
-IGNORE = 255
 _BITS = 21  # per axis: three axes fill one int64 key
 _HALF = 1 << (_BITS - 1)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from scannet_css.classes import COLOURS, NYU40_IDS, SCANNET200, UNLABELLED_COLOUR
+from scannet_css.classes import SCANNET20, SCANNET200
 from scannet_css.errors import InputError
 from scannet_css.files import write_atomic, write_json
 from scannet_css.raw.scannet_ply import ply_bytes, triangles
@@ -103,8 +103,8 @@ def _write_ply(path: Path, points, colours, faces, labels=None) -> None:
 def label_palette() -> np.ndarray:
     """Colours (41, 3) uint8 by NYU40 id: the benchmark's for its classes, else greys; 0 is black."""
     table = np.repeat((60 + 3 * np.arange(41, dtype=np.uint8))[:, None], 3, axis=1)
-    table[0] = UNLABELLED_COLOUR
-    table[list(NYU40_IDS)] = COLOURS
+    table[0] = 0
+    table[list(SCANNET20.ids)] = SCANNET20.colours
     return table
 
 

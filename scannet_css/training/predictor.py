@@ -3,12 +3,11 @@
 import argparse
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scannet_css.classes import CLASS_LISTS, SCANNET200, ClassList
+from scannet_css.classes import class_list
 from scannet_css.errors import InputError
 from scannet_css.processes import one_thread
 from scannet_css.raw.scan import RawScan
@@ -20,8 +19,6 @@ from scannet_css.training.evaluate import answers
 from scannet_css.training.machine import Machine, find_device
 from scannet_css.training.trained import Trained, load_trained
 
-BACKGROUND_ID, BACKGROUND_COLOUR = 0, (150, 150, 150)
-
 
 class Predictor:
     """Predicts a scene at a time, as a run's evaluation does: on the CPU with the very same answers."""
@@ -29,8 +26,8 @@ class Predictor:
     def __init__(self, trained: Trained, device: torch.device) -> None:
         self.trained, self.about, self.machine = trained, trained.about, Machine(device)
         self.network = trained.network.to(device)
-        self.ids = class_ids(self.about.classes, self.about.channels)
-        self.colours = class_colours(self.about.classes, self.about.channels)
+        classes, channels = class_list(self.about.classes), self.about.channels
+        self.ids, self.colours = classes.channel_ids(channels), classes.channel_colours(channels)
 
     def __str__(self) -> str:
         about = self.about
@@ -75,27 +72,6 @@ class Predictor:
                 f"{voxels} voxels do not fit into the memory of {device}; --device cpu"
             ) from None
         return of_voxels.to("cpu", torch.uint8)[scene.inverse.long()]
-
-
-def class_list(classes: list[str]) -> ClassList | None:
-    """The list of ScanNet's whose names these are, or None."""
-    return next((known for known in CLASS_LISTS.values() if list(known.names) == list(classes)), None)
-
-
-def class_ids(classes: list[str], channels: list[str]) -> np.ndarray:
-    """The id of each channel (C,) uint16: background 0; classes their NYU40 id (ScanNet's 20) or ScanNet id
-    (200), those of other data sets their place in its list, counted from 1."""
-    known = class_list(classes)
-    ids = dict(zip(classes, known.ids if known else range(1, len(classes) + 1), strict=True))
-    return np.array([BACKGROUND_ID, *(ids[name] for name in channels[1:])], np.uint16)
-
-
-def class_colours(classes: list[str], channels: list[str]) -> np.ndarray:
-    """The colour of each channel (C, 3) uint8: background grey; official ones for ScanNet's classes, those of
-    other data sets in turn from ScanNet200's."""
-    known = class_list(classes) or SCANNET200
-    colours = {name: known.colours[n % len(known.colours)] for n, name in enumerate(classes)}
-    return np.array([BACKGROUND_COLOUR, *(colours[name] for name in channels[1:])], np.uint8)
 
 
 def add_network_options(parser: argparse.ArgumentParser) -> None:

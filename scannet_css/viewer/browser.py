@@ -15,16 +15,11 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial import cKDTree
 
-from scannet_css.classes import CLASSES, IGNORE
+from scannet_css.classes import BACKGROUND, IGNORE
 from scannet_css.files import write_atomic
 from scannet_css.scenes import Scene
-from scannet_css.viewer.predictions import (
-    BACKGROUND,
-    BACKGROUND_COLOUR,
-    UNLABELLED_COLOUR,
-    RoomRun,
-    class_colours,
-)
+from scannet_css.viewer.picture import named_colours
+from scannet_css.viewer.predictions import RoomRun
 
 FINEST_STEP = 0.001  # metres; of positions, coarser in rooms of more than 65 m
 _PACKAGE = Path(__file__).parents[1]
@@ -35,7 +30,7 @@ _SCRIPTS = (
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
-def pack_room(scene: Scene, runs: Sequence[RoomRun], classes: Sequence[str] = CLASSES) -> dict:
+def pack_room(scene: Scene, runs: Sequence[RoomRun], classes: Sequence[str]) -> dict:
     """A room as a JSON value. Classes are numbered 0 background, 1 + label, 255 unlabelled.
 
     `points` is deflated and in base64: P x 3 uint16 positions (metres: low + step * value), P x 3 uint8
@@ -86,14 +81,13 @@ def _legend(numbers: np.ndarray, runs: Sequence[RoomRun], classes: Sequence[str]
     occurring = {int(number) for number in np.unique(numbers)}
     for one in (one for run in runs for one in run.steps):
         seen = {1 + classes.index(name) for name in one.channels[1:]}
-        if 0 in one.values or occurring - seen - {IGNORE}:
-            occurring.add(0)
+        if BACKGROUND in one.values or occurring - seen - {IGNORE}:
+            occurring.add(BACKGROUND)
         occurring |= {1 + classes.index(one.channels[value]) for value in np.unique(one.values) if value}
-    names = {0: (BACKGROUND, BACKGROUND_COLOUR), IGNORE: ("unlabelled", UNLABELLED_COLOUR)}
-    for label, entry in enumerate(zip(classes, class_colours(classes), strict=True)):
-        names[label + 1] = entry
+    *named, unlabelled = named_colours(classes).items()  # background, then the classes
+    shown = {**dict(enumerate(named)), IGNORE: unlabelled}
     return [
-        {"number": number, "name": names[number][0], "colour": list(names[number][1])}
+        {"number": number, "name": shown[number][0], "colour": list(shown[number][1])}
         for number in sorted(occurring)
     ]
 
@@ -110,7 +104,7 @@ def _deflate(data: bytes) -> str:
     return base64.b64encode(zlib.compress(data, 9)).decode("ascii")
 
 
-def room_script(scene: Scene, runs: Sequence[RoomRun], classes: Sequence[str] = CLASSES) -> str:
+def room_script(scene: Scene, runs: Sequence[RoomRun], classes: Sequence[str]) -> str:
     """The script that registers a room, fit for a file of its own and for a <script> element."""
     room = script_json(pack_room(scene, runs, classes))
     return f"(globalThis.scannetRooms ??= {{}})[{script_json(scene.name)}] = {room};\n"
@@ -122,7 +116,7 @@ def script_json(value: object) -> str:
 
 
 def write_rooms(
-    folder: Path, rooms: Iterable[tuple[Scene, Sequence[RoomRun]]], classes: Sequence[str] = CLASSES
+    folder: Path, rooms: Iterable[tuple[Scene, Sequence[RoomRun]]], classes: Sequence[str]
 ) -> list[str]:
     """Writes `<scene>.js` for each room into `folder`; gives the scenes' names for viewer_html."""
     names = []
@@ -153,7 +147,7 @@ def viewer_js() -> str:
 
 
 def viewer_page(
-    rooms: Iterable[tuple[Scene, Sequence[RoomRun]]], classes: Sequence[str] = CLASSES, title: str = ""
+    rooms: Iterable[tuple[Scene, Sequence[RoomRun]]], classes: Sequence[str], title: str = ""
 ) -> str:
     """One HTML file that holds the viewer and the rooms and needs nothing else."""
     scripts, names = [], []
@@ -172,7 +166,7 @@ def viewer_page(
 def write_viewer_page(
     path: Path,
     rooms: Iterable[tuple[Scene, Sequence[RoomRun]]],
-    classes: Sequence[str] = CLASSES,
+    classes: Sequence[str],
     title: str = "",
 ) -> None:
     """Writes `viewer_page`, atomically."""

@@ -8,7 +8,7 @@ SUPERSAMPLING = 2
 FIELD_OF_VIEW = np.deg2rad(40)
 BUCKETS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 13, 17, 22, 30, 45, 1e9)  # triangles by their size in pixels
 CUT_HEIGHT = 2.0  # metres above the lowest point; without faces everything higher is left out
-BACKGROUND = 255
+PAPER = 255
 
 
 def render(
@@ -29,7 +29,7 @@ def render(
     width, height = size[0] * SUPERSAMPLING, size[1] * SUPERSAMPLING
     points, colours = np.asarray(points, dtype=np.float32), np.asarray(colours, dtype=np.float32)
     if len(points) == 0:
-        return np.full((size[1], size[0], 3), BACKGROUND, dtype=np.uint8)
+        return np.full((size[1], size[0], 3), PAPER, dtype=np.uint8)
     if faces is None:
         kept = points[:, 2] < points[:, 2].min() + CUT_HEIGHT
         points, colours = points[kept], colours[kept]
@@ -109,6 +109,6 @@ def _nearest(spots, depth, colours, width, height) -> np.ndarray:
     nearest = np.full(width * height, np.inf)
     np.minimum.at(nearest, pixel, depth)
     winner = np.flatnonzero(depth <= nearest[pixel])
-    picture = np.full((height * width, 3), float(BACKGROUND))
+    picture = np.full((height * width, 3), float(PAPER))
     picture[pixel[winner]] = np.clip(colours[winner], 0, 255)
     return picture.reshape(height, width, 3)

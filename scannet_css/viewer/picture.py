@@ -5,18 +5,16 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from scannet_css.classes import CLASSES, IGNORE
+from scannet_css.classes import (
+    BACKGROUND_NAME,
+    IGNORE,
+    UNLABELLED_COLOUR,
+    UNLABELLED_NAME,
+    class_list,
+)
 from scannet_css.scenes import Scene
 from scannet_css.viewer.drawing import render
-from scannet_css.viewer.predictions import (
-    BACKGROUND,
-    BACKGROUND_COLOUR,
-    UNLABELLED_COLOUR,
-    Prediction,
-    RoomRun,
-    channel_table,
-    class_colours,
-)
+from scannet_css.viewer.predictions import Prediction, RoomRun, channel_table
 
 PANEL = (560, 460)  # pixels
 AZIMUTH, ELEVATION = 35.0, 50.0  # degrees
@@ -26,12 +24,12 @@ WRONG, RIGHT = (230, 0, 100), (185, 200, 190)
 
 
 def draw(
-    scene: Scene, runs: Sequence[RoomRun], azimuth: float = AZIMUTH, classes: Sequence[str] = CLASSES
+    scene: Scene, runs: Sequence[RoomRun], classes: Sequence[str], azimuth: float = AZIMUTH
 ) -> Image.Image:
     """RGB | ground truth | prediction | errors in a row, or several runs in columns; after the last steps."""
     seen = faces_camera(scene, azimuth)
     points = scene.points.numpy()[seen]
-    channels = runs[-1].steps[-1].channels if runs else [BACKGROUND, *classes]
+    channels = runs[-1].steps[-1].channels if runs else [BACKGROUND_NAME, *classes]
     truth = channel_table(channels, classes)[scene.labels.numpy()]
     columns = [[("RGB", scene.colours.numpy()), ("ground truth", paint(truth, channels, classes))]]
     shown = occurring(truth, channels)
@@ -66,19 +64,19 @@ def faces_camera(scene: Scene, azimuth: float) -> np.ndarray:
 
 def named_colours(classes: Sequence[str]) -> dict[str, tuple[int, int, int]]:
     """Name -> colour of every class, of background and of what nobody labelled."""
-    colours = dict(zip(classes, class_colours(classes), strict=True))
-    return {**colours, BACKGROUND: BACKGROUND_COLOUR, "unlabelled": UNLABELLED_COLOUR}
+    names = [BACKGROUND_NAME, *classes]
+    colours = map(tuple, class_list(classes).channel_colours(names).tolist())
+    return {**dict(zip(names, colours, strict=True)), UNLABELLED_NAME: UNLABELLED_COLOUR}
 
 
-def paint(values: np.ndarray, channels: Sequence[str], classes: Sequence[str] = CLASSES) -> np.ndarray:
+def paint(values: np.ndarray, channels: Sequence[str], classes: Sequence[str]) -> np.ndarray:
     """(P, 3) uint8: the colour of each vertex's channel."""
-    colours = named_colours(classes)
     table = np.full((256, 3), UNLABELLED_COLOUR, dtype=np.uint8)
-    table[: len(channels)] = [colours[name] for name in channels]
+    table[: len(channels)] = class_list(classes).channel_colours(channels)
     return table[values]
 
 
-def error_colours(prediction: Prediction, scene: Scene, classes: Sequence[str] = CLASSES) -> np.ndarray:
+def error_colours(prediction: Prediction, scene: Scene, classes: Sequence[str]) -> np.ndarray:
     """(P, 3) uint8: wrong, right or unlabelled."""
     scored = (scene.labels.numpy() != IGNORE)[:, None]
     wrong = prediction.wrong(scene, classes)[:, None]
@@ -87,7 +85,7 @@ def error_colours(prediction: Prediction, scene: Scene, classes: Sequence[str] =
 
 def occurring(values: np.ndarray, channels: Sequence[str]) -> set[str]:
     """The names of the channels that `values` holds."""
-    return {"unlabelled" if value == IGNORE else channels[value] for value in np.unique(values)}
+    return {UNLABELLED_NAME if value == IGNORE else channels[value] for value in np.unique(values)}
 
 
 def compose(panels: list[list[tuple[str, np.ndarray]]], legend: list[tuple[str, tuple]]) -> Image.Image:

@@ -5,31 +5,28 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from scannet_css.classes import CLASSES, IGNORE
+from scannet_css.classes import BACKGROUND_NAME, IGNORE, UNLABELLED_NAME, class_list
 from scannet_css.raw.scannet_ply import ply_bytes
 from scannet_css.scenes import Scene
-from scannet_css.training.predictor import class_ids
 from scannet_css.viewer.picture import error_colours, paint
-from scannet_css.viewer.predictions import BACKGROUND, RoomRun, channel_table
+from scannet_css.viewer.predictions import RoomRun, channel_table
 
 UNLABELLED_ID = -1
 _FIELDS = [(name, "<f4") for name in ("x", "y", "z", "nx", "ny", "nz")]
 _COLOUR = [(name, "u1") for name in ("red", "green", "blue")]
 
 
-def room_plys(scene: Scene, runs: Sequence[RoomRun], classes: Sequence[str] = CLASSES) -> dict[str, bytes]:
+def room_plys(scene: Scene, runs: Sequence[RoomRun], classes: Sequence[str]) -> dict[str, bytes]:
     """What follows the files' common name -> PLY of P vertices x y z nx ny nz red green blue and integers.
 
     "" has the scan's colours, `label` (the class's id, NYU40's for ScanNet's 20 classes; -1 unlabelled) and a
     property `<run>_step<k>` for every prediction (0 background). "-truth", "-<run>" and "-<run>-errors" have
     the colours of ground truth, prediction and errors after the run's last step, and one integer, `label`.
     """
-    channels = [BACKGROUND, *classes]
+    channels = [BACKGROUND_NAME, *classes]
     labels = _ids(channel_table(channels, classes)[scene.labels.numpy()], channels, classes)
-    legend = [
-        f"label {number} {name}"
-        for number, name in zip(class_ids(list(classes), channels), channels, strict=True)
-    ]
+    ids = class_list(classes).channel_ids(channels)
+    legend = [f"label {number} {name}" for number, name in zip(ids, channels, strict=True)]
     names = _words([run.title for run in runs])
     integers = {"label": labels}
     for run, name in zip(runs, names, strict=True):
@@ -37,7 +34,7 @@ def room_plys(scene: Scene, runs: Sequence[RoomRun], classes: Sequence[str] = CL
             integers[f"{name}_step{one.step}"] = _ids(one.values, one.channels, classes)
 
     def ply(colours: np.ndarray, numbers: dict[str, np.ndarray]) -> bytes:
-        return _ply(scene, colours, numbers, [f"label {UNLABELLED_ID} unlabelled", *legend])
+        return _ply(scene, colours, numbers, [f"label {UNLABELLED_ID} {UNLABELLED_NAME}", *legend])
 
     truth = channel_table(channels, classes)[scene.labels.numpy()]
     files = {
@@ -54,7 +51,7 @@ def room_plys(scene: Scene, runs: Sequence[RoomRun], classes: Sequence[str] = CL
 
 def _ids(values: np.ndarray, channels: Sequence[str], classes: Sequence[str]) -> np.ndarray:
     table = np.full(256, UNLABELLED_ID, dtype=np.int32)
-    table[: len(channels)] = class_ids(list(classes), list(channels))
+    table[: len(channels)] = class_list(classes).channel_ids(channels)
     table[IGNORE] = UNLABELLED_ID
     return table[values]
 

@@ -3,7 +3,6 @@
 RUN/predictions/step<k>/<scene>.safetensors
 """
 
-import colorsys
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -13,13 +12,11 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from scannet_css.classes import CLASS_LISTS, CLASSES, IGNORE, SCANNET20, SCANNET200
+from scannet_css.classes import BACKGROUND, BACKGROUND_NAME, CLASS_LISTS, IGNORE, SCANNET_LISTS
 from scannet_css.errors import InputError
 from scannet_css.scenes import Scene, load_manifest
 from scannet_css.scenes.store import MANIFEST, read_header
 
-BACKGROUND = "background"
-BACKGROUND_COLOUR, UNLABELLED_COLOUR = (150, 150, 150), (225, 225, 225)
 _STEP = re.compile(r"step(\d{1,4})")
 
 
@@ -31,11 +28,11 @@ class Prediction:
     channels: list[str]  # names, "background" first
     values: np.ndarray  # (P,) uint8: channel of each vertex
 
-    def truth(self, scene: Scene, classes: Sequence[str] = CLASSES) -> np.ndarray:
+    def truth(self, scene: Scene, classes: Sequence[str]) -> np.ndarray:
         """(P,) uint8: the scene's labels as this prediction's channels: others are background, 255 stays."""
         return channel_table(self.channels, classes)[scene.labels.numpy()]
 
-    def wrong(self, scene: Scene, classes: Sequence[str] = CLASSES) -> np.ndarray:
+    def wrong(self, scene: Scene, classes: Sequence[str]) -> np.ndarray:
         """(P,) bool: labelled vertices whose channel is not the true one."""
         truth = self.truth(scene, classes)
         return (truth != IGNORE) & (truth != self.values)
@@ -52,7 +49,7 @@ class RoomRun:
 def find_runs(
     folders: Iterable[Path],
     scene: Scene,
-    classes: Sequence[str] = CLASSES,
+    classes: Sequence[str],
     titles: Sequence[str] | None = None,
 ) -> list[RoomRun]:
     """The predictions that the runs in `folders` kept of `scene`; a run without any is left out.
@@ -99,7 +96,7 @@ def _method(folder: Path) -> str:
         return folder.resolve().name
 
 
-def load_prediction(path: Path, scene: Scene, classes: Sequence[str] = CLASSES) -> Prediction:
+def load_prediction(path: Path, scene: Scene, classes: Sequence[str]) -> Prediction:
     """Reads a prediction of `scene`. Raises InputError if the file is damaged or belongs to another scene."""
     try:
         with safe_open(path, framework="np") as file:
@@ -111,7 +108,7 @@ def load_prediction(path: Path, scene: Scene, classes: Sequence[str] = CLASSES) 
     except (ValueError, RecursionError):
         channels = None
     unknown = [name for name in channels[1:] if name not in classes] if isinstance(channels, list) else None
-    if unknown is None or unknown or channels[:1] != [BACKGROUND]:
+    if unknown is None or unknown or channels[:1] != [BACKGROUND_NAME]:
         raise InputError(f"{path}: channels are {channels}, expected background and the data set's classes")
     if header.get("scene") != scene.name:
         raise InputError(f"{path}: predicts scene {header.get('scene')}, expected {scene.name}")
@@ -123,10 +120,10 @@ def load_prediction(path: Path, scene: Scene, classes: Sequence[str] = CLASSES) 
     return Prediction(int(match[1]) if match else 0, channels, values)
 
 
-def channel_table(channels: Sequence[str], classes: Sequence[str] = CLASSES) -> np.ndarray:
+def channel_table(channels: Sequence[str], classes: Sequence[str]) -> np.ndarray:
     """(256,) uint8: data set label -> channel; classes without one are background, the rest is 255."""
     table = np.full(256, IGNORE, dtype=np.uint8)
-    table[: len(classes)] = [channels.index(name) if name in channels else 0 for name in classes]
+    table[: len(classes)] = [channels.index(name) if name in channels else BACKGROUND for name in classes]
     return table
 
 
@@ -140,20 +137,8 @@ def classes_of(scene_path: Path) -> tuple[str, ...]:
     if (folder / MANIFEST).exists():
         classes = load_manifest(folder).classes
     else:
-        known = {len(one.names): one.names for one in CLASS_LISTS.values()}
-        classes = known.get(count, ())
+        lists = (CLASS_LISTS[name].names for name in SCANNET_LISTS)
+        classes = next((names for names in lists if len(names) == count), ())
     if len(classes) != count:
         raise InputError(f"{scene_path}: has {count} classes; expected {folder / MANIFEST}, which names them")
     return classes
-
-
-def class_colours(classes: Sequence[str]) -> list[tuple[int, int, int]]:
-    """A colour for each class: ScanNet's official one, others evenly around the colour wheel."""
-    official = {
-        name: colour
-        for one in (SCANNET200, SCANNET20)
-        for name, colour in zip(one.names, one.colours, strict=True)
-    }
-    wheel = [colorsys.hls_to_rgb(index * 0.618 % 1, 0.55, 0.6) for index in range(len(classes))]
-    others = [tuple(round(255 * part) for part in colour) for colour in wheel]
-    return [official.get(name, other) for name, other in zip(classes, others, strict=True)]

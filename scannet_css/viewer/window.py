@@ -8,17 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from scannet_css.classes import CLASSES
+from scannet_css.classes import BACKGROUND_NAME
 from scannet_css.errors import InputError
 from scannet_css.scenes import Scene
 from scannet_css.viewer.picture import error_colours, paint
-from scannet_css.viewer.predictions import BACKGROUND, RoomRun, channel_table
+from scannet_css.viewer.predictions import RoomRun, channel_table
 
 GAP = 1.2  # rooms' lengths between open3d's panels
 NEITHER = "--window: neither rerun nor open3d is installed; pip install rerun-sdk (or open3d)"
 
 
-def open_window(scene: Scene, runs: Sequence[RoomRun], classes: Sequence[str] = CLASSES) -> None:
+def open_window(scene: Scene, runs: Sequence[RoomRun], classes: Sequence[str]) -> None:
     """Shows the room in rerun, with a timeline of steps, or in open3d. Raises InputError without either."""
     try:
         import rerun
@@ -38,7 +38,7 @@ def open_window(scene: Scene, runs: Sequence[RoomRun], classes: Sequence[str] = 
     open3d.visualization.draw_geometries(clouds(scene, runs, classes), window_name=scene.name)
 
 
-def log_to_rerun(scene: Scene, runs: Sequence[RoomRun], classes: Sequence[str] = CLASSES) -> None:
+def log_to_rerun(scene: Scene, runs: Sequence[RoomRun], classes: Sequence[str]) -> None:
     """Entities of the current recording: `rgb`, and `<run>/truth`, `prediction` and `errors` at each step."""
     import rerun
     import rerun.blueprint
@@ -70,7 +70,7 @@ def log_to_rerun(scene: Scene, runs: Sequence[RoomRun], classes: Sequence[str] =
     rerun.send_blueprint(rerun.blueprint.Blueprint(rerun.blueprint.Grid(*panels)))
 
 
-def clouds(scene: Scene, runs: Sequence[RoomRun], classes: Sequence[str] = CLASSES) -> list:
+def clouds(scene: Scene, runs: Sequence[RoomRun], classes: Sequence[str]) -> list:
     """open3d point clouds beside each other: RGB, ground truth, then prediction and errors of each run after
     its last step."""
     import open3d
@@ -91,5 +91,5 @@ def clouds(scene: Scene, runs: Sequence[RoomRun], classes: Sequence[str] = CLASS
 
 
 def _truth(scene: Scene, channels: Sequence[str] | None, classes: Sequence[str]) -> np.ndarray:
-    channels = channels or [BACKGROUND, *classes]
+    channels = channels or [BACKGROUND_NAME, *classes]
     return paint(channel_table(channels, classes)[scene.labels.numpy()], channels, classes)

@@ -88,7 +88,7 @@ def test_predictions_are_kept_and_shown(run, command_line, small_set, tmp_path):
     shown = command_line(
         "tools/view.py",
         small_set / "val" / f"{name}.safetensors",
-        "--prediction",
+        "--run",
         prediction,
         "--out",
         picture,

@@ -10,12 +10,12 @@ import torch
 from plyfile import PlyData, PlyElement
 from safetensors import safe_open
 
-from scannet_css.classes import CLASSES, COLOURS, NYU40_IDS, SCANNET200
+from scannet_css.classes import CLASSES, COLOURS, NYU40_IDS, SCANNET200, class_list
 from scannet_css.errors import InputError
 from scannet_css.network.weights import HEADER
 from scannet_css.scenes import load_manifest, load_scene
 from scannet_css.training.checkpoint import load_checkpoint, save_checkpoint
-from scannet_css.training.predictor import Predictor, class_colours, class_ids
+from scannet_css.training.predictor import Predictor
 from scannet_css.training.trained import load_trained
 
 
@@ -278,12 +278,13 @@ def test_training_checkpoints_are_told_from_finished_steps(trained):
 
 def test_ids_and_colours_of_other_class_lists():
     channels = ["background", SCANNET200.names[150], SCANNET200.names[0]]
-    assert class_ids(list(SCANNET200.names), channels).tolist() == [0, SCANNET200.ids[150], SCANNET200.ids[0]]
+    found = class_list(list(SCANNET200.names))
+    assert found.channel_ids(channels).tolist() == [0, SCANNET200.ids[150], SCANNET200.ids[0]]
     colours = [(150, 150, 150), SCANNET200.colours[150], SCANNET200.colours[0]]
-    assert class_colours(list(SCANNET200.names), channels).tolist() == list(map(list, colours))
-    own = ["rock", "tree", "lake"]
-    assert class_ids(own, ["background", "lake", "rock"]).tolist() == [0, 3, 1]
-    assert class_colours(own, ["background", "lake"]).tolist() == [
+    assert found.channel_colours(channels).tolist() == list(map(list, colours))
+    own = class_list(["rock", "tree", "lake"])
+    assert own.channel_ids(["background", "lake", "rock"]).tolist() == [0, 3, 1]
+    assert own.channel_colours(["background", "lake"]).tolist() == [
         [150, 150, 150],
         list(SCANNET200.colours[2]),
     ]

@@ -70,7 +70,7 @@ def test_panels_show_truth_and_errors(view, scene, tmp_path):
     right = np.repeat([1, 0, 2], 1200)  # chair is not among the channels: background is right there
     for name, values in (("right", right), ("wrong", np.full(3600, 2))):
         prediction = predict(tmp_path / name / "p.safetensors", values)
-        done = view(scene, "--prediction", prediction, "--out", tmp_path / f"{name}.png")
+        done = view(scene, "--run", prediction, "--out", tmp_path / f"{name}.png")
         assert done.returncode == 0, done.stderr
     right, wrong = (np.array(Image.open(tmp_path / f"{name}.png")) for name in ("right", "wrong"))
     panel = right.shape[1] // 4
@@ -83,7 +83,7 @@ def test_panels_show_truth_and_errors(view, scene, tmp_path):
 
 def test_several_predictions_stand_in_columns(view, scene, tmp_path):
     paths = [predict(tmp_path / name / "p.safetensors", np.zeros(3600)) for name in ("a", "b")]
-    options = [item for path in paths for item in ("--prediction", path)]
+    options = [item for path in paths for item in ("--run", path)]
     assert view(scene, *options, "--out", tmp_path / "two.png").returncode == 0
     assert view(scene, "--out", tmp_path / "none.png").returncode == 0
     two, none = Image.open(tmp_path / "two.png"), Image.open(tmp_path / "none.png")
@@ -115,7 +115,7 @@ BROKEN = {
 def test_a_prediction_that_does_not_fit_is_refused_in_one_line(view, scene, tmp_path, name):
     options, message = BROKEN[name]
     prediction = predict(tmp_path / "run" / "p.safetensors", **options)
-    done = view(scene, "--prediction", prediction, "--out", tmp_path / "out.png")
+    done = view(scene, "--run", prediction, "--out", tmp_path / "out.png")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert done.stderr.startswith(f"error: {prediction}: ") and message in done.stderr
     assert not (tmp_path / "out.png").exists()
@@ -124,7 +124,7 @@ def test_a_prediction_that_does_not_fit_is_refused_in_one_line(view, scene, tmp_
 def test_a_file_that_is_no_prediction_is_refused_in_one_line(view, scene, tmp_path):
     (tmp_path / "p.safetensors").write_bytes(b"nothing")
     for path, message in ((tmp_path / "p.safetensors", "expected a prediction file"), (scene, "prediction")):
-        done = view(scene, "--prediction", path, "--out", tmp_path / "out.png")
+        done = view(scene, "--run", path, "--out", tmp_path / "out.png")
         assert done.returncode == 2 and done.stderr.count("\n") == 1 and message in done.stderr
-    done = view(scene, "--prediction", tmp_path / "nowhere", "--out", tmp_path / "out.png")
+    done = view(scene, "--run", tmp_path / "nowhere", "--out", tmp_path / "out.png")
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "nowhere" in done.stderr

@@ -11,9 +11,8 @@ import torch
 from plyfile import PlyData
 from safetensors.torch import save_file
 
-from scannet_css.classes import CLASSES, COLOURS, NYU40_IDS
+from scannet_css.classes import CLASSES, COLOURS, NYU40_IDS, SCANNET20
 from scannet_css.scenes.store import SceneEntry, SceneHeader, save_scene, scene_file
-from scannet_css.training.predictor import class_ids
 from scannet_css.viewer.ply import room_plys
 from scannet_css.viewer.predictions import find_runs
 from tests.viewer.viewed_room import FLOOR_RGB, HOSTILE, UNLABELLED, make_room, make_run
@@ -79,7 +78,7 @@ def test_a_name_gives_every_file_and_a_suffix_one(run, scene_path, run_folder, t
 def test_point_clouds_hold_exactly_what_was_predicted():
     room = make_room()
     runs = [make_run(room, title, (0.1, 0.45)) for title in (HOSTILE, HOSTILE, "truth")]
-    files = {name: PlyData.read(io.BytesIO(data)) for name, data in room_plys(room, runs).items()}
+    files = {name: PlyData.read(io.BytesIO(data)) for name, data in room_plys(room, runs, CLASSES).items()}
     assert len(files) == 2 + 2 * 3
     assert all(all(c.isalnum() or c in "-_" for c in name) for name in files)
     whole = files[""]["vertex"]
@@ -94,7 +93,7 @@ def test_point_clouds_hold_exactly_what_was_predicted():
     assert names[-2:] == ["truth_2_step0", "truth_2_step1"] and len(set(names)) == len(names)
     for run, stem in ((runs[0], names[10][:-1]), (runs[2], "truth_2_step")):
         for one in run.steps:
-            expected = class_ids(list(CLASSES), one.channels)[one.values]
+            expected = SCANNET20.channel_ids(one.channels)[one.values]
             assert np.array_equal(whole[f"{stem}{one.step}"], expected)
     painted = files["-truth_2"]["vertex"]
     last = runs[2].steps[-1]
@@ -107,11 +106,11 @@ def test_runs_are_found_by_their_folders(run_folder, tmp_path):
     room = make_room()
     empty = tmp_path / "empty"
     empty.mkdir()
-    found = find_runs([run_folder, empty], room)
+    found = find_runs([run_folder, empty], room, CLASSES)
     assert [(one.title, [step.step for step in one.steps]) for one in found] == [("lgkd", [0, 1])]
     expected = make_run(room, "", (0.1, 0.45)).steps
     assert all(np.array_equal(a.values, b.values) for a, b in zip(found[0].steps, expected, strict=True))
-    twice = find_runs([run_folder, run_folder.parent / "." / "seed0"], room)
+    twice = find_runs([run_folder, run_folder.parent / "." / "seed0"], room, CLASSES)
     assert [one.title for one in twice] == ["lgkd (seed0)"] * 2
 
 

@@ -41,7 +41,7 @@ def runs(room):
 @pytest.fixture(scope="module")
 def page_path(room, runs, tmp_path_factory):
     path = tmp_path_factory.mktemp("viewer") / "room.html"
-    write_viewer_page(path, [(room, runs)])
+    write_viewer_page(path, [(room, runs)], CLASSES)
     return path
 
 
@@ -103,7 +103,7 @@ def choose_step(page, position: int) -> None:
 
 def test_a_packed_room_holds_exactly_its_labels_and_predictions(room, runs):
     name, text = re.fullmatch(
-        r"\(globalThis\.scannetRooms \?\?= \{\}\)\[(.*?)\] = (.*);\n", room_script(room, runs)
+        r"\(globalThis\.scannetRooms \?\?= \{\}\)\[(.*?)\] = (.*);\n", room_script(room, runs, CLASSES)
     ).groups()
     packed, count = json.loads(text), len(room.points)
     assert json.loads(name) == packed["name"] == "scene0000_00"
@@ -254,7 +254,9 @@ def test_methods_are_chosen_and_compared(view, runs):
 
 
 def test_a_joint_run_stands_beside_runs_with_more_steps(view, room, runs, tmp_path):
-    write_viewer_page(tmp_path / "p.html", [(room, [make_run(room, "joint", (0.0,), joint=True), *runs])])
+    write_viewer_page(
+        tmp_path / "p.html", [(room, [make_run(room, "joint", (0.0,), joint=True), *runs])], CLASSES
+    )
     page = view(tmp_path / "p.html")
     assert page.locator(".title").nth(ERRORS).inner_text() == "errors: 0.0 % wrong"
     assert page.get_by_label("Step", exact=True).is_disabled()
@@ -268,7 +270,8 @@ def test_a_joint_run_stands_beside_runs_with_more_steps(view, room, runs, tmp_pa
 
 def test_rooms_are_loaded_from_beside_the_page_when_chosen(view, runs, tmp_path):
     rooms = [make_room("scene0000_00"), make_room("scene0001_00", 120, 30)]
-    names = write_rooms(tmp_path / "rooms", [(one, [make_run(one, "alpha", (0.1, 0.5))]) for one in rooms])
+    shown = [(one, [make_run(one, "alpha", (0.1, 0.5))]) for one in rooms]
+    names = write_rooms(tmp_path / "rooms", shown, CLASSES)
     policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline' 'self'"
     (tmp_path / "index.html").write_text(
         f'<!DOCTYPE html><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">'
@@ -285,7 +288,8 @@ def test_rooms_are_loaded_from_beside_the_page_when_chosen(view, runs, tmp_path)
 
 
 def test_titles_are_text_whatever_they_hold(view, room, tmp_path):
-    write_viewer_page(tmp_path / "p.html", [(room, [make_run(room, HOSTILE, (0.1, 0.2))])], title=HOSTILE)
+    rooms = [(room, [make_run(room, HOSTILE, (0.1, 0.2))])]
+    write_viewer_page(tmp_path / "p.html", rooms, CLASSES, title=HOSTILE)
     page = view(tmp_path / "p.html")
     assert page.evaluate("window.hacked") is None
     assert page.locator("img").count() == 0
@@ -344,7 +348,7 @@ def test_nothing_is_drawn_while_nothing_changes(view):
 def test_a_large_room_is_drawn(view, tmp_path):
     room = make_room(columns=300, rows=200)
     assert len(room.points) == 120_000
-    write_viewer_page(tmp_path / "p.html", [(room, [make_run(room, "alpha", (0.1, 0.45))])])
+    write_viewer_page(tmp_path / "p.html", [(room, [make_run(room, "alpha", (0.1, 0.45))])], CLASSES)
     page = view(tmp_path / "p.html")
     assert all(covered(page, panel).mean() > 0.1 for panel in range(4))
     assert share(page, TRUTH, COLOUR["chair"]) > 0.02
@@ -355,7 +359,7 @@ def test_a_large_room_is_drawn(view, tmp_path):
 
 
 def test_a_room_without_predictions_is_shown(view, room, tmp_path):
-    write_viewer_page(tmp_path / "p.html", [(room, [])])
+    write_viewer_page(tmp_path / "p.html", [(room, [])], CLASSES)
     page = view(tmp_path / "p.html")
     assert page.locator(".title").all_inner_texts() == ["RGB", "ground truth"]
     assert share(page, TRUTH, COLOUR["table"]) > 0.02

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from scannet_css.classes import CLASSES, IGNORE
+from scannet_css.classes import IGNORE, SCANNET20
 from scannet_css.errors import printable
 from scannet_css.files import write_atomic, write_json
 from scannet_css.raw.scan import FINDINGS
@@ -226,7 +226,7 @@ def compare_with_scannet(manifest: Manifest) -> dict[str, Any] | None:
     Scans and their vertices are compared one by one. Shares and presence of classes are, split by split,
     only if all scans of the split are there. `differences` counts all that is marked.
     """
-    if (manifest.dataset, manifest.classes) != ("scannet", CLASSES):
+    if (manifest.dataset, manifest.classes) != ("scannet", SCANNET20.names):
         return None
     facts = json.loads((_HERE / "expected_scannet.json").read_text(encoding="utf-8"))
     splits, official = {}, set()
