@@ -27,6 +27,7 @@ setup(
         "numpy>=1.26",
         "scipy>=1.11",
         "pandas>=2.0",
+        "plyfile>=1.0.3",
         "safetensors>=0.4.3",
         "tensorboard>=2.14",
         "tqdm>=4.64",
@@ -39,7 +40,7 @@ setup(
         "wandb": ["wandb>=0.16"],
         "docs": ["matplotlib>=3.7"],  # the pictures of docs/results.md
         "dev": [
-            *("plyfile>=1.0.3", "pytest>=7.4", "ruff>=0.6"),
+            *("pytest>=7.4", "ruff>=0.6"),
             *("jsonschema>=4.20", "playwright>=1.45", "torchmetrics>=1.2"),
         ],
     },

@@ -38,7 +38,7 @@ from scannet_css.training.machine import find_device
 from scannet_css.training.one_room import VOXEL_SIZE, train_on_a_room
 
 ROOT = Path(__file__).resolve().parents[1]
-NEEDED = ("torch", "numpy", "scipy", "pandas", "safetensors", "tqdm", "pillow", "tensorboard")
+NEEDED = ("torch", "numpy", "scipy", "pandas", "plyfile", "safetensors", "tqdm", "pillow", "tensorboard")
 OPTIONAL = {
     "triton": "the fastest engine on CUDA",
     "wandb": "curves while a run trains",

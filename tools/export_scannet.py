@@ -34,10 +34,10 @@ from scannet_css.raw.benchmark_zip import (
     read_list,
     require_all,
 )
+from scannet_css.raw.ply_files import read_scan_ply
 from scannet_css.raw.scan import Source
 from scannet_css.raw.scannet import ScanNetReader, find_scans
 from scannet_css.raw.scannet_files import scan_files
-from scannet_css.raw.scannet_ply import read_ply
 from scannet_css.scenes import load_manifest, load_scene
 from scannet_css.training.predictor import Predictor, add_network_options, predictor_of
 
@@ -55,7 +55,7 @@ class RawScans:
         return predictor.predict_scan(self.reader.read(source))
 
     def vertices(self, name: str) -> int:
-        return len(read_ply(self._mesh(name))["vertex"])
+        return len(read_scan_ply(self._mesh(name))["vertex"])
 
     def _mesh(self, name: str) -> Path:
         return scan_files(self.folders[name])[0]

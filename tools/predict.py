@@ -23,8 +23,8 @@ from scannet_css.errors import InputError, run_command
 from scannet_css.files import write_atomic
 from scannet_css.raw.benchmark_zip import as_lines
 from scannet_css.raw.own_file import SUFFIXES, OwnFileReader, matches, scene_name
-from scannet_css.raw.scan import RawScan
-from scannet_css.raw.scannet_ply import ply_bytes, triangles
+from scannet_css.raw.ply_files import ply_bytes
+from scannet_css.raw.scan import FINDINGS, RawScan
 from scannet_css.training.predictor import Predictor, add_network_options, predictor_of
 
 
@@ -39,6 +39,9 @@ def main(arguments: Sequence[str]) -> int:
     for name, path in tqdm(scans.items(), unit="scan", disable=None):
         reader = OwnFileReader(path)
         scan = reader.read(reader.find().sources[0])
+        for finding in ("changed_colours", "odd_normals", "cut_faces"):
+            if scan.findings.get(finding):
+                tqdm.write(f"{path}: {scan.findings[finding]} {FINDINGS[finding]}")
         if scan.findings.get("no_faces") and "normal" in about.inputs.split("+"):
             tqdm.write(f"warning: {path}: no normals and no triangles; the network takes normals, zero here")
         try:
@@ -100,8 +103,7 @@ def write(stem: Path, predictor: Predictor, scan: RawScan, channels: Tensor) -> 
         " ".join(f"label {number} {name}".encode("ascii", "replace").decode().split())
         for number, name in zip(predictor.ids, predictor.about.channels, strict=True)
     ]
-    elements = {"vertex": vertices, "face": triangles(scan.faces)}
-    write_atomic(stem.with_name(f"{stem.name}.ply"), ply_bytes(elements, legend))
+    write_atomic(stem.with_name(f"{stem.name}.ply"), ply_bytes(vertices, scan.faces, legend))
     write_atomic(stem.with_name(f"{stem.name}.txt"), as_lines(ids))
 
 

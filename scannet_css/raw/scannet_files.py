@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from scannet_css.errors import InputError
+from scannet_css.raw.ply_files import read_scan_ply
 from scannet_css.raw.scan import check_points, first
-from scannet_css.raw.scannet_ply import read_ply
 
 MESH = "_vh_clean_2.ply"
 LABELS = "_vh_clean_2.labels.ply"
@@ -79,7 +79,7 @@ def read_scan(folder: str | Path) -> Scan:
 
 
 def _read_mesh(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    elements = read_ply(path)
+    elements = read_scan_ply(path)
     vertices = elements.get("vertex")
     if vertices is None:
         raise InputError(f"{path}: the scan is empty, no vertices")
@@ -103,7 +103,7 @@ def _faces(path: Path, faces: np.ndarray | None, vertices: int) -> np.ndarray:
 
 
 def _read_labels(path: Path, points: np.ndarray) -> np.ndarray:
-    vertices = read_ply(path).get("vertex")
+    vertices = read_scan_ply(path).get("vertex")
     if vertices is None or len(vertices) != len(points):
         count = 0 if vertices is None else len(vertices)
         raise InputError(f"{path}: {count} vertices, but the mesh has {len(points)}")

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from scannet_css.classes import SCANNET20, SCANNET200
 from scannet_css.errors import InputError
 from scannet_css.files import write_atomic, write_json
-from scannet_css.raw.scannet_ply import ply_bytes, triangles
+from scannet_css.raw.ply_files import ply_bytes
 from scannet_css.synthetic.paint import DATA
 from scannet_css.synthetic.rooms import make_room
 from scannet_css.synthetic.scanning import Scan, categories, scan_room
@@ -97,7 +97,7 @@ def _write_ply(path: Path, points, colours, faces, labels=None) -> None:
     vertex["alpha"] = 255
     if labels is not None:
         vertex["label"] = labels
-    path.write_bytes(ply_bytes({"vertex": vertex, "face": triangles(faces)}))
+    path.write_bytes(ply_bytes(vertex, faces))
 
 
 def label_palette() -> np.ndarray:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from scannet_css.classes import BACKGROUND_NAME, IGNORE, UNLABELLED_NAME, class_list
-from scannet_css.raw.scannet_ply import ply_bytes
+from scannet_css.raw.ply_files import ply_bytes
 from scannet_css.scenes import Scene
 from scannet_css.viewer.picture import error_colours, paint
 from scannet_css.viewer.predictions import RoomRun, channel_table
@@ -78,4 +78,4 @@ def _ply(scene: Scene, colours: np.ndarray, numbers: dict[str, np.ndarray], lege
     for name, values in numbers.items():
         vertices[name] = values
     comments = [" ".join(line.encode("ascii", "replace").decode().split()) for line in legend]
-    return ply_bytes({"vertex": vertices}, comments)
+    return ply_bytes(vertices, comments=comments)

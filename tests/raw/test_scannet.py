@@ -8,7 +8,7 @@ import pytest
 
 from scannet_css.errors import InputError
 from scannet_css.raw import read_scan
-from scannet_css.raw.scannet_ply import read_ply
+from scannet_css.raw.ply_files import read_scan_ply
 
 POINTS = [[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [0.5, 0.5, 1]]
 FACES = [[0, 1, 2], [0, 2, 3], [0, 1, 4]]
@@ -118,7 +118,7 @@ def test_a_line_end_of_two_bytes_does_not_shift_the_data(scan):
         (b"int vertex_indices", b"float vertex_indices", "faces lack the list vertex_indices"),
         (b"vertex_indices", b"vertices", "faces lack the list vertex_indices"),
         (b"element vertex", b"element verte\xff", "not plain text"),
-        (b"format binary_little_endian 1.0\n", b"", "lacks a format"),
+        (b"format binary_little_endian 1.0\n", b"", "expected one of {format,"),
     ],
 )
 def test_headers(scan, before, after, reason):
@@ -210,7 +210,7 @@ def test_objects_that_are_none(scan, text):
 
 
 def test_elements_and_types_of_a_ply(scan):
-    elements = read_ply(scan / "scene0000_00_vh_clean_2.labels.ply")
+    elements = read_scan_ply(scan / "scene0000_00_vh_clean_2.labels.ply")
     assert list(elements) == ["vertex", "face"]
     assert elements["vertex"].dtype.names == ("x", "y", "z", "red", "green", "blue", "alpha", "label")
     assert (

@@ -1,12 +1,13 @@
 """Whatever plyfile writes with fixed-size vertices and triangles is read as it was written."""
 
+import io
 import random
 
 import numpy as np
 import pytest
 from plyfile import PlyData, PlyElement
 
-from scannet_css.raw.scannet_ply import ply_bytes, read_ply
+from scannet_css.raw.ply_files import ply_bytes, read_ply, read_scan_ply
 
 TYPES = ("i1", "u1", "i2", "u2", "i4", "u4", "f4", "f8")
 
@@ -34,21 +35,27 @@ def test_against_plyfile(tmp_path, seed):
     comments = ["element vertex 7", ""] if seed % 2 else []
     PlyData(elements, byte_order=dice.choice("<>"), comments=comments, obj_info=["end"]).write(str(path))
 
-    found = read_ply(path)
-    assert list(found) == [element.name for element in elements]
+    found = read_scan_ply(path)
+    anybodys = read_ply(path)
+    assert list(found) == [element.name for element in elements] == [one.name for one in anybodys.elements]
     for name, table in tables.items():
         assert found[name].dtype.names == table.dtype.names and len(found[name]) == len(table)
         for field in table.dtype.names:  # bits, not values: NaN is among them
-            assert found[name][field].astype(table[field].dtype).tobytes() == table[field].tobytes()
+            for array in (found[name], anybodys[name].data):
+                assert array[field].astype(table[field].dtype).tobytes() == table[field].tobytes()
     assert np.array_equal(found["face"]["vertex_indices"], faces["vertex_indices"])
     assert (found["face"]["vertex_indices length"] == 3).all() and not found["face"]["flags"].any()
 
-    again = tmp_path / "again.ply"
-    again.write_bytes(ply_bytes(found, ["element vertex 7"]))
-    written = read_ply(again)
-    for name, array in found.items():
-        assert written[name].dtype.names == array.dtype.names
-        for field in array.dtype.names:
-            assert written[name][field].astype(array[field].dtype).tobytes() == array[field].tobytes()
-    theirs = PlyData.read(str(again))
-    assert theirs.comments == ["element vertex 7"] and len(theirs["face"]) == len(faces)
+    for table in tables.values():
+        again = tmp_path / "again.ply"
+        again.write_bytes(ply_bytes(table, faces["vertex_indices"], ["element vertex 7"]))
+        written, theirs = read_scan_ply(again), PlyData.read(str(again))
+        assert theirs.comments == ["element vertex 7"] and theirs.byte_order == "<"
+        for field in table.dtype.names:
+            for array in (written["vertex"], theirs["vertex"].data):
+                assert array[field].astype(table[field].dtype).tobytes() == table[field].tobytes()
+        corners = [written["face"]["vertex_indices"], list(map(list, theirs["face"].data["vertex_indices"]))]
+        for one in corners:
+            assert np.array_equal(np.reshape(one, (-1, 3)), faces["vertex_indices"].astype(np.int32))
+    alone = PlyData.read(io.BytesIO(ply_bytes(table)))
+    assert [one.name for one in alone.elements] == ["vertex"] and len(alone["vertex"].data) == len(table)
