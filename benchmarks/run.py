@@ -29,12 +29,12 @@ from scannet_css import distributed
 from scannet_css.commands import add_options, given
 from scannet_css.errors import InputError, run_command
 from scannet_css.methods.method import Method, find_method, method_names, options_of
+from scannet_css.processes import keep_freed_memory
 from scannet_css.protocols import load_protocol
 from scannet_css.records.make import make_record
 from scannet_css.records.record import Record, save_record
 from scannet_css.scenes import load_manifest
 from scannet_css.sparse.engines.choice import VARIABLE, choose_engine, engine_name
-from scannet_css.sparse.memory import keep_freed_memory
 from scannet_css.training.dry_run import rehearse
 from scannet_css.training.log import WandbTracker
 from scannet_css.training.machine import Machine, find_device

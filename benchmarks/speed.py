@@ -45,9 +45,9 @@ from tqdm import tqdm
 
 from scannet_css.errors import InputError, run_command
 from scannet_css.network import build_network
+from scannet_css.processes import keep_freed_memory
 from scannet_css.records.record import environment
 from scannet_css.sparse.engines.choice import ENGINES, choose_engine, engine_name, why_unavailable
-from scannet_css.sparse.memory import keep_freed_memory
 from scannet_css.training.machine import find_device
 
 PEERS = {"spconv": "spconv", "minkowski": "MinkowskiEngine"}  # the modules they come in

@@ -12,7 +12,6 @@ for the same one while there is something else to do. Exit codes: 0 all done, 1 
 """
 
 import argparse
-import ctypes
 import fnmatch
 import os
 import signal
@@ -30,11 +29,11 @@ from suite_lib.suite_plan import Job, Suite
 from suite_lib.synthetic_set import ROOT
 
 from scannet_css.errors import InputError, Stop, did_you_mean, run_command
+from scannet_css.processes import die_with
 from scannet_css.records.record import Record, load_record
 from scannet_css.training.signals import SIGNALS
 
 POLL = 0.2  # seconds
-_LIBC = ctypes.CDLL(None)  # loaded here: little is allowed between fork and exec
 
 
 class Runner:
@@ -98,7 +97,7 @@ class Runner:
                 stderr=log,
                 env={**os.environ, "OMP_NUM_THREADS": str(self.threads)},
                 start_new_session=True,  # Ctrl-C reaches it once, through us
-                preexec_fn=partial(_die_with, os.getpid()) if sys.platform == "linux" else None,
+                preexec_fn=partial(die_with, os.getpid(), signal.SIGTERM),  # with checkpoints
             )
         self.running.append(job)
         if self._stop:  # the signal came while it was started
@@ -248,14 +247,6 @@ def _last_error(job: Job) -> str:
 
 def _leave(received: signal.Signals) -> NoReturn:
     raise Stop(f"stopped by {received.name}; the same command goes on from here", SIGNALS[received])
-
-
-def _die_with(parent: int) -> None:
-    """On Linux: a killed suite takes its runs along, with checkpoints."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # ours would swallow it until exec
-    _LIBC.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-    if os.getppid() != parent:  # it ended before the line above
-        os._exit(1)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,9 @@ from tqdm import tqdm
 from scannet_css.errors import InputError
 from scannet_css.files import write_json
 from scannet_css.network import MinkUNet, build_network
+from scannet_css.processes import keep_freed_memory
 from scannet_css.sparse import Conv3d, ConvTranspose3d, SparseTensor
 from scannet_css.sparse.engines.choice import choose_engine
-from scannet_css.sparse.memory import keep_freed_memory
 
 WARM_UP_VOXELS = 4000
 PROCESS_STATUS = Path("/proc/self/status")  # Linux

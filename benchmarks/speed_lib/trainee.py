@@ -20,11 +20,11 @@ import torch
 import baselines  # noqa: F401  registers the methods
 from scannet_css.methods.method import Step, find_method
 from scannet_css.network import build_network, frozen_copy, grow
+from scannet_css.processes import keep_freed_memory
 from scannet_css.protocols import load_protocol
 from scannet_css.scenes import Manifest
 from scannet_css.scenes.loader import Batch, BatchSet, batches_of, input_channels
 from scannet_css.sparse import maps
-from scannet_css.sparse.memory import keep_freed_memory
 from scannet_css.training.machine import Machine
 from scannet_css.training.recipe import Recipe, make_optimizer, train_mode
 from scannet_css.training.sums import add_up

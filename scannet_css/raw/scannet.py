@@ -8,7 +8,7 @@ import numpy as np
 from scannet_css.classes import CLASS_LISTS, SCANNET20, ClassList
 from scannet_css.errors import InputError
 from scannet_css.raw.scan import Found, RawScan, Source
-from scannet_css.raw.scannet_files import LABELS, SUFFIXES, Scan, read_scan, scan_files
+from scannet_css.raw.scannet_files import LABELS, SUFFIXES, ScanFiles, read_scan, scan_files
 from scannet_css.raw.scannet_labels import LABEL_MAP, labels_by_id, labels_by_object, read_label_map
 
 SPLITS = ("train", "val", "test")
@@ -90,7 +90,7 @@ class ScanNetReader:
             unknown_ids=unknown_ids,
         )
 
-    def _labels(self, scan: Scan, labels_file: Path) -> tuple[np.ndarray | None, dict[int, int]]:
+    def _labels(self, scan: ScanFiles, labels_file: Path) -> tuple[np.ndarray | None, dict[int, int]]:
         """Labels (P,) by the chosen route, None without its files, and unknown ids; adds to the findings."""
         by_id, unknown_ids = None, {}
         if scan.nyu40 is not None:
@@ -112,7 +112,7 @@ class ScanNetReader:
             return labels, {}
         return None, {}
 
-    def _by_object(self, scan: Scan, classes: ClassList) -> tuple[np.ndarray, int]:
+    def _by_object(self, scan: ScanFiles, classes: ClassList) -> tuple[np.ndarray, int]:
         categories = [category for _, category in scan.objects]
         return labels_by_object(scan.owners, categories, self.label_map.labels(classes))
 

@@ -33,7 +33,7 @@ _SAME_PLACE = 1e-3  # metres between a vertex and its copy in labels.ply
 
 
 @dataclass
-class Scan:
+class ScanFiles:
     """The files of one scan as they stand: P vertices, T triangles, objects in the order of their file."""
 
     name: str
@@ -58,7 +58,7 @@ def scan_files(folder: Path) -> tuple[Path, ...]:
     return tuple(folder / f"{folder.name}{suffix}" for suffix in SUFFIXES)
 
 
-def read_scan(folder: str | Path) -> Scan:
+def read_scan(folder: str | Path) -> ScanFiles:
     """Reads the scan in `folder`, which is named like the scan.
 
     Raises InputError, one line with the file and the reason, for a missing or damaged file, values that
@@ -68,7 +68,7 @@ def read_scan(folder: str | Path) -> Scan:
     name = folder.name
     paths = dict(zip(SUFFIXES, scan_files(folder), strict=True))
     points, colours, faces = _read_mesh(paths[MESH])
-    scan = Scan(name, points, colours, faces, None, None, [], {"no_faces": int(len(faces) == 0)})
+    scan = ScanFiles(name, points, colours, faces, None, None, [], {"no_faces": int(len(faces) == 0)})
     if paths[LABELS].exists():
         scan.nyu40 = _read_labels(paths[LABELS], points)
     if paths[SEGMENTS].exists() or paths[OBJECTS].exists():

@@ -1,17 +1,16 @@
 """Raw scans to a prepared data set: many at once, safe to kill at any time, the same bytes each time."""
 
-import multiprocessing
 import os
 import reprlib
-import signal
 import stat
-import threading
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -20,6 +19,7 @@ from tqdm import tqdm
 from scannet_css.classes import IGNORE
 from scannet_css.errors import InputError, one_line
 from scannet_css.files import digest_file
+from scannet_css.processes import start_worker
 from scannet_css.raw.scan import RawScan, Reader, Source
 from scannet_css.scenes.convert import add_normals, duplicate_vertices, prepare_scene
 from scannet_css.scenes.store import (
@@ -196,7 +196,9 @@ def _prepare_all(jobs: list[_Job], workers: int) -> dict[str, Outcome]:
 
 def _run(jobs: list[_Job], workers: int) -> Iterator[Outcome]:
     """Outcomes in the order in which they are done."""
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), initializer=_start_worker)
+    # Workers are children of this very process: with a fork server they would not be.
+    context = get_context("fork" if sys.platform == "linux" else None)
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _start_worker, (os.getpid(),))
     try:
         for future in as_completed([pool.submit(_prepare_one, job) for job in jobs]):
             yield future.result()
@@ -206,12 +208,10 @@ def _run(jobs: list[_Job], workers: int) -> Iterator[Outcome]:
         pool.shutdown(cancel_futures=True)
 
 
-def _start_worker() -> None:
-    """One thread per worker; Ctrl-C is the parent's; a worker whose parent was killed ends too."""
+def _start_worker(parent: int) -> None:
+    """One thread per worker, and start_worker."""
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    start_worker(parent)
 
 
 def _prepare_one(job: _Job) -> Outcome:

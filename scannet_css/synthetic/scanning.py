@@ -20,7 +20,7 @@ TILE = 0.7  # metres, size of the segments of large surfaces
 
 
 @dataclass
-class Scan:
+class MadeScan:
     """One synthetic scan in the raw frame; P vertices, F faces. Object -1 means unannotated."""
 
     archetype: str
@@ -44,7 +44,7 @@ def categories() -> dict:
     return json.loads((DATA / "categories.json").read_text(encoding="utf-8"))["categories"]
 
 
-def scan_room(room: Room, median_vertices: int, rng: np.random.Generator) -> Scan:
+def scan_room(room: Room, median_vertices: int, rng: np.random.Generator) -> MadeScan:
     """Scans a room; the number of vertices follows the floor area and varies around `median_vertices`."""
     patches = [patch for piece in room.pieces for patch in piece.patches]
     owner = np.repeat(np.arange(len(room.pieces)), [len(piece.patches) for piece in room.pieces])
@@ -195,7 +195,7 @@ def _camera_places(room: Room, rng: np.random.Generator) -> np.ndarray:
     return places[chosen]
 
 
-def _finish(room: Room, mesh: Mesh, owner, colours, kept, rng: np.random.Generator) -> Scan:
+def _finish(room: Room, mesh: Mesh, owner, colours, kept, rng: np.random.Generator) -> MadeScan:
     """Drops what was not seen, names segments and objects, orders vertices, turns into the raw frame."""
     faces = mesh.faces[kept[mesh.faces].all(1)]
     used = np.zeros(len(kept), dtype=bool)
@@ -213,7 +213,7 @@ def _finish(room: Room, mesh: Mesh, owner, colours, kept, rng: np.random.Generat
     segments = _segments(piece, mesh.patch[rows], mesh.position[rows])
     objects, names = _annotate(room, piece, segments, rng)
     points, alignment = _raw_frame(mesh.points[rows], rng)
-    return Scan(room.archetype, points, colours[rows], faces, segments, objects, names, alignment)
+    return MadeScan(room.archetype, points, colours[rows], faces, segments, objects, names, alignment)
 
 
 def _segments(piece: np.ndarray, patch: np.ndarray, position: np.ndarray) -> np.ndarray:

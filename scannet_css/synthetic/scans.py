@@ -21,7 +21,7 @@ from scannet_css.files import write_atomic, write_json
 from scannet_css.raw.ply_files import ply_bytes
 from scannet_css.synthetic.paint import DATA
 from scannet_css.synthetic.rooms import make_room
-from scannet_css.synthetic.scanning import Scan, categories, scan_room
+from scannet_css.synthetic.scanning import MadeScan, categories, scan_room
 
 GENERATOR_VERSION = 1
 STREAMS = {"train": 0, "val": 1}
@@ -56,13 +56,13 @@ def scan_name(split: str, index: int) -> str:
     return f"scene{index + VAL_OFFSET * STREAMS[split]:04d}_00"
 
 
-def make_scan(seed: int, split: str, index: int, vertices: int = 130_000) -> Scan:
+def make_scan(seed: int, split: str, index: int, vertices: int = 130_000) -> MadeScan:
     """Scan `index` of a split; `vertices` is the median over scans, larger rooms have more."""
     rng = np.random.default_rng([seed, STREAMS[split], 0, index])
     return scan_room(make_room(seed, STREAMS[split], index, rng), vertices, rng)
 
 
-def write_scan(scan: Scan, folder: Path) -> None:
+def write_scan(scan: MadeScan, folder: Path) -> None:
     """Writes the five raw files of a scan into `folder`, named as the scan; it is whole or absent."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     name, labels = folder.name, scan.nyu40()
@@ -108,7 +108,7 @@ def label_palette() -> np.ndarray:
     return table
 
 
-def _write_segments(path: Path, name: str, scan: Scan) -> None:
+def _write_segments(path: Path, name: str, scan: MadeScan) -> None:
     value = {
         "params": {
             "kThresh": "0.01",
@@ -123,7 +123,7 @@ def _write_segments(path: Path, name: str, scan: Scan) -> None:
     path.write_text(json.dumps(value, separators=(",", ":")), encoding="utf-8")
 
 
-def _write_aggregation(path: Path, name: str, scan: Scan) -> None:
+def _write_aggregation(path: Path, name: str, scan: MadeScan) -> None:
     pairs = np.unique(np.stack([scan.objects, scan.segments], axis=1), axis=0)
     groups = [
         {"id": k, "objectId": k, "segments": pairs[pairs[:, 0] == k, 1].tolist(), "label": category}
@@ -139,7 +139,7 @@ def _write_aggregation(path: Path, name: str, scan: Scan) -> None:
     path.write_text(json.dumps(value, separators=(",", ":")), encoding="utf-8")
 
 
-def _write_info(path: Path, scan: Scan) -> None:
+def _write_info(path: Path, scan: MadeScan) -> None:
     lines = {
         "axisAlignment": " ".join(f"{value:.6f}" for value in scan.alignment.ravel()),
         "numDepthFrames": 0,

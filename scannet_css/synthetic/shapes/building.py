@@ -36,7 +36,7 @@ def door(rng) -> Pieces:
 
 
 def window(rng) -> Pieces:
-    """Panes set back behind bars, in a frame with a sill; at times a blind, and something seen outside."""
+    """Panes set back behind bars, in a frame with a sill; at times more."""
     w, h, depth = rng.uniform(0.9, 2.3), rng.uniform(1.0, 1.45), rng.uniform(0.14, 0.22)
     frame, glass = finish(rng, "white", "wood", "metal"), finish(rng, "glass")
     patches = [quad((w / 2, -depth, 0), (-w, 0, 0), (0, 0, h), glass)]
@@ -57,7 +57,12 @@ def window(rng) -> Pieces:
     z = h * rng.uniform(0.4, 0.7)
     for low in (0.0, z, h - 0.06):
         patches += box((-w / 2, -depth, low), (w / 2, -depth + 0.07, low + 0.06), frame, skip=("back",))
-    pieces = [Piece("window", patches)]
+    return [Piece("window", patches), *_before_and_behind_a_window(rng, w, h, depth)]
+
+
+def _before_and_behind_a_window(rng, w: float, h: float, depth: float) -> Pieces:
+    """At times a blind in a window of this width, height and depth, and something seen outside."""
+    pieces = []
     if rng.random() < 0.2:
         drop = h * rng.uniform(0.2, 0.6)
         pieces.append(
