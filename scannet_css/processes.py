@@ -1,4 +1,4 @@
-"""Threads and processes that work ahead of a consumer and end with it, and what is set for a whole process."""
+"""Threads and processes that work ahead of a consumer and end with it; settings of a whole process."""
 
 import ctypes
 import os

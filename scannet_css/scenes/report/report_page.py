@@ -1,15 +1,15 @@
 """report.json as a page: one HTML file that needs no network, no JavaScript and no other file."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from scannet_css.scenes.report.cells import cell, percent, section, shortened, table, words
 from scannet_css.scenes.report.histogram import draw_histogram
 
 MOST_IN_HEAT_MAP = 40  # classes
 MOST_SCENES = 5000  # in the table of all; beyond, manifest.json has them
-MOST_NAMES = 12  # of scans in one cell or sentence; report.json has them all
 _STYLE = Path(__file__).parent / "preparation_report.css"
 
 
@@ -68,20 +68,20 @@ def _problems(scans: Mapping[str, Any]) -> str:
     """What failed and what was left out."""
     parts = []
     if scans["failed"]:
-        rows = ([_cell(name), _words(reason)] for name, reason in scans["failed"].items())
+        rows = ([cell(name), words(reason)] for name, reason in scans["failed"].items())
         parts.append(
-            _section("Failed", "Give the same command again once this is mended.")
-            + _table(["scan", "reason"], rows, words=(1,))
+            section("Failed", "Give the same command again once this is mended.")
+            + table(["scan", "reason"], rows, text_columns=(1,))
         )
     left_out = []
     for split, count in scans["absent"].items():
         left_out.append(f"{count} scans of the {split} list are not there")
     if scans["unlisted"]:
-        left_out.append(f"in no split list: {_names(scans['unlisted'])}")
+        left_out.append(f"in no split list: {shortened(scans['unlisted'])}")
     if scans["leftover"]:
-        left_out.append(f"prepared before, but without a scan now: {_names(scans['leftover'])}")
+        left_out.append(f"prepared before, but without a scan now: {shortened(scans['leftover'])}")
     if left_out:
-        parts.append(_section("Skipped", "") + "".join(f"<p>{escape(line)}</p>" for line in left_out))
+        parts.append(section("Skipped", "") + "".join(f"<p>{escape(line)}</p>" for line in left_out))
     return "".join(parts)
 
 
@@ -98,28 +98,28 @@ def _expected(expected: Mapping[str, Any] | None) -> str:
     for split, found in expected["splits"].items():
         counts = [len(found[key]) for key in ("missing", "elsewhere", "other_vertices")]
         rows.append(
-            [_cell(split), _cell(f"{found['found']:,}"), _cell(f"{found['expected']:,}")]
-            + [_cell(f"{count:,}", "bad" if count else "") for count in counts]
+            [cell(split), cell(f"{found['found']:,}"), cell(f"{found['expected']:,}")]
+            + [cell(f"{count:,}", "bad" if count else "") for count in counts]
         )
     head = ["split", "scans", "expected", "missing", "not of this split", "other vertices"]
     parts = [
-        _section(
+        section(
             "Against ScanNet v2",
             "Scans and the vertices of each, one by one; classes where a split is whole.",
         ),
         f"<p>{verdict}</p>",
-        _table(head, rows),
+        table(head, rows),
     ]
     for split, found in expected["splits"].items():
         if found["missing"]:
-            parts.append(f"<p>missing in {split}: {escape(_names(found['missing']))}</p>")
+            parts.append(f"<p>missing in {split}: {escape(shortened(found['missing']))}</p>")
         if found["elsewhere"]:
-            parts.append(f"<p>not in the official {split} list: {escape(_names(found['elsewhere']))}</p>")
+            parts.append(f"<p>not in the official {split} list: {escape(shortened(found['elsewhere']))}</p>")
         if found["other_vertices"]:
             named = [
                 f"{n} {c['found']:,} instead of {c['expected']:,}" for n, c in found["other_vertices"].items()
             ]
-            parts.append(f"<p>vertices, {split}: {escape(_names(named))}</p>")
+            parts.append(f"<p>vertices, {split}: {escape(shortened(named))}</p>")
     for split, classes in expected["classes"].items():
         parts.append(_expected_classes(split, classes))
     return "".join(parts)
@@ -129,24 +129,24 @@ def _expected_classes(split: str, classes: Mapping[str, Any]) -> str:
     rows = []
     for name, row in classes.items():
         kind = "bad" if row["differs"] else ""
-        cells = [_cell(name), _cell(f"{row['scans']:,}", kind), _cell(f"{row['expected_scans']:,}")]
+        cells = [cell(name), cell(f"{row['scans']:,}", kind), cell(f"{row['expected_scans']:,}")]
         if "share" in row:
-            cells += [_cell(f"{row['share']:.3%}", kind), _cell(f"{row['expected_share']:.3%}")]
+            cells += [cell(f"{row['share']:.3%}", kind), cell(f"{row['expected_share']:.3%}")]
         rows.append(cells)
     head = ["class", "scans with it", "expected", "share of vertices", "expected"][: len(rows[0])]
-    return f"<details><summary>classes in {escape(split)}</summary>{_table(head, rows)}</details>"
+    return f"<details><summary>classes in {escape(split)}</summary>{table(head, rows)}</details>"
 
 
 def _sizes(content: Mapping[str, Any]) -> str:
     marks = ("total", "mean", "smallest", "p5", "median", "p95", "largest")
-    parts = [_section("Sizes", "")]
+    parts = [section("Sizes", "")]
     for what in ("vertices", "voxels"):
         rows = (
-            [_cell(split), _cell(f"{sizes['scenes']:,}"), _cell(f"{sizes['labelled']:,}")]
-            + [_cell(f"{sizes[what][mark]:,}") for mark in marks]
+            [cell(split), cell(f"{sizes['scenes']:,}"), cell(f"{sizes['labelled']:,}")]
+            + [cell(f"{sizes[what][mark]:,}") for mark in marks]
             for split, sizes in content["splits"].items()
         )
-        parts.append(_table([f"{what} per scene", "scenes", "labelled", *marks], rows))
+        parts.append(table([f"{what} per scene", "scenes", "labelled", *marks], rows))
     charts = (
         f'<div class="card">{draw_histogram(what, content["histograms"][what])}</div>'
         for what in ("vertices", "voxels")
@@ -163,22 +163,22 @@ def _classes(content: Mapping[str, Any]) -> str:
     largest = max(one["share"] for classes in splits.values() for one in classes.values()) or 1
     rows = []
     for name in next(iter(splits.values())):
-        cells = [_cell(name)]
+        cells = [cell(name)]
         for split, classes in splits.items():
             one, labelled = classes[name], content["splits"][split]["labelled"]
             bar = f'class="share" style="--value: {one["share"] / largest:.3f}"'
             cells += [
-                _cell(f"{one['vertices']:,}", "" if one["vertices"] else "bad"),
+                cell(f"{one['vertices']:,}", "" if one["vertices"] else "bad"),
                 f"<td {bar}>{one['share']:.2%}</td>",
-                _cell(f"{one['scenes']:,}"),
-                _cell(f"{one['scenes'] / labelled:.0%}"),
+                cell(f"{one['scenes']:,}"),
+                cell(f"{one['scenes'] / labelled:.0%}"),
             ]
         rows.append(cells)
     head = ["class", *(["vertices", "share", "scenes", "of all"] * len(splits))]
     note = (
         "Vertices per class, their share of all that are scored, and the labelled scenes that hold the class."
     )
-    return _section("Classes", note) + _table(head, rows, above=f"<tr><th></th>{titles}</tr>")
+    return section("Classes", note) + table(head, rows, above=f"<tr><th></th>{titles}</tr>")
 
 
 def _co_occurrence(content: Mapping[str, Any]) -> str:
@@ -197,8 +197,8 @@ def _co_occurrence(content: Mapping[str, Any]) -> str:
         cells = "".join(
             f'<td class="cell" style="--value: {0.75 * s:.2f}">{100 * s:.0f}</td>' for s in shares
         )
-        lines.append(f"<tr>{_cell(names[row])}{cells}</tr>")
-    return _section("Classes that occur together", note) + (
+        lines.append(f"<tr>{cell(names[row])}{cells}</tr>")
+    return section("Classes that occur together", note) + (
         f'<div class="card"><table class="heat"><thead><tr><th></th>{head}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>\n"
     )
@@ -212,44 +212,44 @@ def _label_conflicts(content: Mapping[str, Any]) -> str:
     for size in conflicts["sizes"]:
         prepared = " (prepared)" if size["voxel_size"] == content["voxel_size"] else ""
         shares = (
-            _share(size["mixed_voxels"], size["voxels"]),
-            _share(size["mixed_vertices"], size["vertices"]),
-            _share(size["outvoted_vertices"], size["vertices"]),
+            percent(size["mixed_voxels"], size["voxels"]),
+            percent(size["mixed_vertices"], size["vertices"]),
+            percent(size["outvoted_vertices"], size["vertices"]),
         )
-        rows.append([_cell(f"{size['voxel_size']:g} m{prepared}"), *map(_cell, shares)])
+        rows.append([cell(f"{size['voxel_size']:g} m{prepared}"), *map(cell, shares)])
     note = (
         f"Counted in {len(conflicts['scenes'])} scenes, spread evenly. A voxel is mixed if its labelled "
         "vertices disagree; vertices with another label than their voxel's majority are out of reach for any "
         "network on such voxels."
     )
     head = ["voxel size", "mixed voxels", "vertices in them", "outvoted vertices"]
-    return _section("Labels within a voxel", note) + _table(head, rows)
+    return section("Labels within a voxel", note) + table(head, rows)
 
 
 def _findings(content: Mapping[str, Any]) -> str:
     findings, unknown = content["findings"], content["unknown_ids"]
     if not findings:
-        return _section("Found in the scans", "Nothing odd.")
+        return section("Found in the scans", "Nothing odd.")
     rows = []
     for name, found in findings.items():
-        share = _share(found["count"], found["vertices_of_scans"]) if _counts_vertices(found) else ""
+        share = percent(found["count"], found["vertices_of_scans"]) if _counts_vertices(found) else ""
         worst = sorted(found["scans"].items(), key=lambda item: (-item[1], item[0]))
         listed = [f"{scan} ({count:,})" for scan, count in worst]
         rows.append(
             [
-                _cell(name.replace("_", " ")),
-                _cell(f"{found['count']:,}"),
-                _cell(share),
-                _cell(f"{len(found['scans']):,}"),
-                _words(found["meaning"]),
-                _words(_names(listed, 3)),
+                cell(name.replace("_", " ")),
+                cell(f"{found['count']:,}"),
+                cell(share),
+                cell(f"{len(found['scans']):,}"),
+                words(found["meaning"]),
+                words(shortened(listed, 3)),
             ]
         )
     head = ["", "count", "of their vertices", "scans", "what it is and what was done", "most in"]
-    parts = [_section("Found in the scans", ""), _table(head, rows, words=(4, 5))]
+    parts = [section("Found in the scans", ""), table(head, rows, text_columns=(4, 5))]
     for number, scans in unknown.items():
         listed = [f"{scan} ({count:,} vertices)" for scan, count in scans.items()]
-        parts.append(f"<p>unknown id {escape(number)}: {escape(_names(listed))}</p>")
+        parts.append(f"<p>unknown id {escape(number)}: {escape(shortened(listed))}</p>")
     return "".join(parts)
 
 
@@ -258,16 +258,16 @@ def _seconds(seconds: Mapping[str, Any]) -> str:
         return ""
     rows = (
         [
-            _cell(stage),
-            *(_cell(f"{1000 * times[k]:,.1f}") for k in ("mean", "median", "longest")),
-            _cell(f"{times['total']:,.1f}"),
-            _cell(_share(times["total"], seconds["all"]["total"])),
+            cell(stage),
+            *(cell(f"{1000 * times[k]:,.1f}") for k in ("mean", "median", "longest")),
+            cell(f"{times['total']:,.1f}"),
+            cell(percent(times["total"], seconds["all"]["total"])),
         ]
         for stage, times in seconds.items()
     )
     head = ["stage", "mean ms", "median ms", "longest ms", "total s", "share"]
     note = "Per scan that was made now; the totals are of all workers together."
-    return _section("Time", note) + _table(head, rows)
+    return section("Time", note) + table(head, rows)
 
 
 def _scenes(content: Mapping[str, Any]) -> str:
@@ -278,52 +278,16 @@ def _scenes(content: Mapping[str, Any]) -> str:
     rows = []
     for name, scene in scenes.items():
         sizes = (scene["split"], f"{scene['vertices']:,}", f"{scene['voxels']:,}")
-        rows.append([_cell(name), *map(_cell, sizes)])
+        rows.append([cell(name), *map(cell, sizes)])
         for found in findings.values():
             count = found["scans"].get(name, 0)
             share = f" ({count / scene['vertices']:.2%})" if count and _counts_vertices(found) else ""
-            rows[-1].append(_cell(f"{count:,}{share}" if count else ""))
+            rows[-1].append(cell(f"{count:,}{share}" if count else ""))
     head = ["scene", "split", "vertices", "voxels", *(name.replace("_", " ") for name in findings)]
     return (
-        f"{_section('Scenes', '')}<details><summary>all {len(rows):,}</summary>{_table(head, rows)}</details>"
+        f"{section('Scenes', '')}<details><summary>all {len(rows):,}</summary>{table(head, rows)}</details>"
     )
 
 
 def _counts_vertices(found: Mapping[str, Any]) -> bool:
     return found["meaning"].startswith("vertices")
-
-
-def _section(title: str, note: str) -> str:
-    return f"<h2>{escape(title)}</h2>\n" + (f"<p>{escape(note)}</p>\n" if note else "")
-
-
-def _table(
-    head: Sequence[str], rows: Iterable[Sequence[str]], above: str = "", words: Sequence[int] = ()
-) -> str:
-    """A table of cells that are HTML already; `words` are columns of text."""
-    titles = "".join(
-        f"<th{' class=words' if column in words else ''}>{escape(title)}</th>"
-        for column, title in enumerate(head)
-    )
-    body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
-    return (
-        f'<div class="card"><table><thead>{above}<tr>{titles}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>\n"
-    )
-
-
-def _cell(text: str, kind: str = "") -> str:
-    return f'<td class="{kind}">{escape(text)}</td>' if kind else f"<td>{escape(text)}</td>"
-
-
-def _words(text: str) -> str:
-    return _cell(text, "words")
-
-
-def _names(names: Sequence[str], most: int = MOST_NAMES) -> str:
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-def _share(part: float, whole: float) -> str:
-    return f"{part / whole:.2%}" if whole else ""
