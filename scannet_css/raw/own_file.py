@@ -28,7 +28,7 @@ def matches(path: Path) -> bool:
 
 
 class OwnFileReader:
-    """Reads one .ply or .pcd file. See Reader in raw.py."""
+    """Reads one .ply or .pcd file. See Reader in scan.py."""
 
     dataset = "own"
     voxel_size = 0.02

@@ -35,7 +35,7 @@ def matches(path: Path) -> bool:
 
 
 class PointceptReader:
-    """Reads the folder that holds train, val and test, or some of them. See Reader in raw.py."""
+    """Reads the folder that holds train, val and test, or some of them. See Reader in scan.py."""
 
     dataset = "scannet"
     voxel_size = 0.02

@@ -46,7 +46,7 @@ def matches(path: Path) -> bool:
 
 
 class S3DISReader:
-    """Reads the folder that holds Area_1 to Area_6, or some of them. See Reader in raw.py."""
+    """Reads the folder that holds Area_1 to Area_6, or some of them. See Reader in scan.py."""
 
     dataset = "s3dis"
     classes = CLASSES

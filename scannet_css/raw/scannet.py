@@ -27,7 +27,7 @@ def matches(path: Path) -> bool:
 
 
 class ScanNetReader:
-    """Reads ScanNet's root (with scans/ and scans_test/), or a folder of scans. See Reader in raw.py.
+    """Reads ScanNet's root (with scans/ and scans_test/), or a folder of scans. See Reader in scan.py.
 
     labels: the route to the labels, one of ROUTES; None for "ply", or "segments" if the classes need it.
     classes: "scannet20" or "scannet200". Raises InputError if the two do not fit, and if the label table is

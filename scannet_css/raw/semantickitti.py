@@ -35,7 +35,7 @@ def matches(path: Path) -> bool:
 
 
 class SemanticKITTIReader:
-    """Reads the folder that holds sequences/, with some or all of them. See Reader in raw.py."""
+    """Reads the folder that holds sequences/, with some or all of them. See Reader in scan.py."""
 
     dataset = "semantickitti"
     classes = CLASSES
