@@ -57,16 +57,16 @@ class MemoryRetry:
     def until_it_fits(
         self,
         batch: Batch,
-        seed: int,
+        begin: Callable[[], None],
         count: Callable[[Parts], None],
         differentiate: Callable[[Parts], dict[str, Tensor]],
         undo: Callable[[], None],
     ) -> tuple[dict[str, Tensor], list[Batch]]:
-        """What `differentiate` gives, and the parts that it was computed in. `undo` follows an attempt that
-        ran out of memory. Raises InputError if a single scene does not fit."""
+        """What `differentiate` gives, and the parts that it was computed in. `begin` precedes every attempt,
+        `undo` follows one that ran out of memory. Raises InputError if a single scene does not fit."""
         parts, failed = Parts(self.cut(batch)), []
         while True:
-            torch.manual_seed(seed)
+            begin()
             terms = self._attempt(parts, count, differentiate)
             if terms is not None:
                 return terms, parts.batches

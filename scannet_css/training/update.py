@@ -72,7 +72,11 @@ class Updater:
         gives their share of the loss terms, and the parts."""
         torch._foreach_copy_(self._statistics_before, self._statistics)
         self.optimizer.zero_grad(set_to_none=True)
-        return self.memory.until_it_fits(batch, seed, self._count, self._differentiate, self._undo)
+
+        def begin() -> None:  # an attempt: the first one, as long as the memory suffices
+            torch.manual_seed(seed)
+
+        return self.memory.until_it_fits(batch, begin, self._count, self._differentiate, self._undo)
 
     def _differentiate(self, parts: Parts) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}
