@@ -15,7 +15,8 @@ from collections.abc import Sequence
 
 from suite_lib.synthetic_set import ROOT, run_script, synthetic_set
 
-from scannet_css.errors import InputError, run_command
+from scannet_css.commands import Parser, run_command
+from scannet_css.errors import InputError
 from scannet_css.scenes import Manifest
 
 # finetune makes the base step, which lwf and lgkd start from; joint needs none
@@ -26,8 +27,7 @@ NEW_CLASSES = ("refrigerator", "toilet")  # the demo's pictures: a validation ro
 
 
 def main(arguments: Sequence[str]) -> None:
-    if arguments:
-        raise InputError(f"unexpected argument {arguments[0]!r}: the demo has no options but --debug")
+    Parser(__doc__).parse_args(arguments)
     started = time.perf_counter()
     manifest = synthetic_set()
     for methods in ROUNDS:

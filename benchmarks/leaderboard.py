@@ -11,7 +11,6 @@ rows without records. Rooms are shown of runs that kept
 their predictions (benchmarks/run.py --keep-predictions).
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,8 @@ from tqdm import tqdm
 
 import baselines  # noqa: F401  registers the methods, whose settings are checked
 from scannet_css.classes import CLASSES
-from scannet_css.errors import InputError, run_command
+from scannet_css.commands import Parser, run_command
+from scannet_css.errors import InputError
 from scannet_css.leaderboard.published import read_published
 from scannet_css.leaderboard.sections import build_sections, read_records, read_reported
 from scannet_css.leaderboard.site import write_site
@@ -34,9 +34,7 @@ DEFAULT_PATHS = (Path("runs"), Path("benchmarks/records"), Path("benchmarks/repo
 
 
 def main(arguments: Sequence[str]) -> int:
-    usage, _, rest = (__doc__ or "").partition("\n\n")
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=usage, epilog=rest, formatter_class=raw)
+    parser = Parser(__doc__)
     parser.add_argument(
         "paths", nargs="*", type=Path, metavar="PATH", help="default: runs, benchmarks/records and reported"
     )

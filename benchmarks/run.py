@@ -26,8 +26,8 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 import baselines  # noqa: F401  registers the methods
 from scannet_css import distributed
-from scannet_css.commands import add_options, given
-from scannet_css.errors import InputError, run_command
+from scannet_css.commands import Parser, add_device_option, add_options, given, run_command
+from scannet_css.errors import InputError, one_line
 from scannet_css.methods.method import Method, find_method, method_names, options_of
 from scannet_css.processes import keep_freed_memory
 from scannet_css.protocols import load_protocol
@@ -35,8 +35,9 @@ from scannet_css.records.make import make_record
 from scannet_css.records.record import Record, save_record
 from scannet_css.scenes import load_manifest
 from scannet_css.sparse.engines.choice import VARIABLE, choose_engine, engine_name
-from scannet_css.training.dry_run import rehearse
+from scannet_css.training.dry_run import dry_run
 from scannet_css.training.log import WandbTracker
+from scannet_css.training.loss_terms import describe
 from scannet_css.training.machine import Machine, find_device
 from scannet_css.training.recipe import Recipe
 from scannet_css.training.run import ContinualRun
@@ -54,11 +55,26 @@ log = logging.getLogger("run")
 def main(arguments: Sequence[str]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # The method decides which options there are, the data set decides the recipe's defaults.
-    first = argparse.ArgumentParser(add_help=False)
-    first.add_argument("--method", default="finetune")
-    method_class = find_method(first.parse_known_args(arguments)[0].method)
-    options = build_parser(method_class).parse_args(arguments)
+    method_class = find_method(method_word(arguments))
+    shows_help = "-h" in arguments or "--help" in arguments
+    options = build_parser(method_class, shows_help).parse_args(arguments)
+    machine = start_machine(options)
+    if not options.data:
+        options.data = distributed.first_process_first(synthetic_set).folder
+    with machine.stop, logging_redirect_tqdm():
+        run(method_class, options, machine)
+    distributed.leave()
 
+
+def method_word(arguments: Sequence[str]) -> str:
+    """What stands behind --method, fine-tuning where nothing does: then --help shows what all have."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--method", nargs="?", const="finetune", default="finetune")
+    return first.parse_known_args(arguments)[0].method
+
+
+def start_machine(options: argparse.Namespace) -> Machine:
+    """This process, as the options want it to compute."""
     device = distributed.join(find_device(options.device))
     if not distributed.is_first():
         logging.getLogger().setLevel(logging.WARNING)
@@ -69,11 +85,7 @@ def main(arguments: Sequence[str]) -> None:
         torch.set_num_threads(options.threads)
     if options.engine:
         choose_engine(options.engine)
-    if not options.data:
-        options.data = distributed.first_process_first(synthetic_set).folder
-    with machine.stop, logging_redirect_tqdm():
-        run(method_class, options, machine)
-    distributed.leave()
+    return machine
 
 
 def run(method_class: type[Method], options: argparse.Namespace, machine: Machine) -> None:
@@ -90,89 +102,75 @@ def run(method_class: type[Method], options: argparse.Namespace, machine: Machin
     setting = Setting(manifest, protocol, recipe, options.seed, start)
     folder = options.run or run_folder(options.runs, setting, method)
 
-    log.info(
-        "data: %s, %d + %d scenes", manifest.folder, len(manifest.split("train")), len(manifest.split("val"))
-    )
-    log.info(
-        "run: %s on %s, seed %d, %s engine, in %s", method.name, protocol.name, options.seed, engine, folder
-    )
+    scenes = f"{len(manifest.split('train'))} + {len(manifest.split('val'))} scenes"
+    log.info("data: %s, %s", manifest.folder, scenes)
+    title = f"{method.name} on {protocol.name}, seed {options.seed}"
+    log.info("run: %s, %s engine, in %s", title, engine, folder)
     tracker = None
     if options.wandb and distributed.is_first():
         tracker = WandbTracker(options.wandb, folder, {**setting.identity(), "method": method.name})
-    continual = ContinualRun(
-        setting,
-        method,
-        folder,
-        options.runs / "base",
-        machine,
-        tracker=tracker,
-        keep_predictions=options.keep_predictions,
-        export=options.export,
-    )
+    wanted = {"keep_predictions": options.keep_predictions, "export": options.export}
+    continual = ContinualRun(setting, method, folder, options.runs / "base", machine, tracker, **wanted)
     if ".py:" in options.method and not (folder / "step1").exists():
-        rehearse(setting, method, options.runs / f"rehearsal-{method.name}-{folder.name}", machine)
-    results = continual.run()
+        dry_run(setting, method, options.runs / f"dry-run-{method.name}-{folder.name}", machine)
+    result = continual.run()
     if not distributed.is_first():
         return
-    record = make_record(setting, method, continual.parameters, results, machine)
+    record = make_record(setting, method, result.parameters, result.steps, machine)
     if not (folder / "record.json").exists():
         save_record(record, folder / "record.json")
     print_result(record, folder)
 
 
-def build_parser(method_class: type[Method]) -> argparse.ArgumentParser:
-    """All options; the recipe's and the method's are the fields of their dataclasses."""
-    usage, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=usage,
-        epilog=rest,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
-    group = parser.add_argument_group("what to run")
-    group.add_argument(
-        "--method", required=True, help=f"{', '.join(method_names())}, or path/to/file.py:Class"
-    )
-    group.add_argument("--protocol", default="scannet/lgkd-14-5", help="name or path.json (%(default)s)")
-    group.add_argument("--data", type=Path, help="folder of prepared scenes (default: the synthetic set)")
-    group.add_argument(
-        "--seed", type=int, default=0, help="seed of weights, order and augmentation (%(default)s)"
-    )
-    group.add_argument(
-        "--init",
-        type=Path,
-        metavar="FILE",
-        help="weights that step 0 starts from (.safetensors, or a MinkowskiEngine checkpoint)",
-    )
-    group = parser.add_argument_group("where and how")
-    group.add_argument("--runs", type=Path, default=ROOT / "runs", help="folder of all runs (runs)")
-    group.add_argument("--run", type=Path, help="folder of this run (default: named by what is run)")
-    group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
-    group.add_argument("--engine", help=ENGINE_HELP)
-    group.add_argument("--threads", type=int, help="CPU threads of torch")
-    group.add_argument(
-        "--workers", type=int, default=0, help="processes that load data; 0: none (%(default)s)"
-    )
-    group.add_argument(
-        "--deterministic",
-        action="store_true",
-        help="on CUDA: the same bits every time (a CPU always does so)",
-    )
-    group.add_argument(
-        "--checkpoint-seconds",
-        type=float,
-        default=300,
-        metavar="SECONDS",
-        help="between checkpoints: so much work is done again after a kill (%(default)s)",
-    )
-    group.add_argument("--keep-predictions", action="store_true", help="store predictions for tools/view.py")
-    group.add_argument("--export", action="store_true", help="weights after each step as safetensors")
-    group.add_argument("--wandb", metavar="PROJECT", help="log to this Weights & Biases project too")
+def build_parser(method_class: type[Method], shows_help: bool) -> Parser:
+    """All options; the recipe's and the method's are the fields of their dataclasses. `shows_help`: with the
+    method's loss terms, which take a second to be found."""
+    parser = Parser(__doc__)
+    add_what(parser.add_argument_group("what to run"))
+    add_where_and_how(parser.add_argument_group("where and how"))
     group = parser.add_argument_group("recipe", "defaults for ScanNet; benchmarks/recipes/ changes them")
     add_options(group, fields(Recipe), "")
-    add_options(parser.add_argument_group(f"method {method_class.name}"), options_of(method_class), "method_")
+    terms = described_terms(method_class) if shows_help else None
+    group = parser.add_argument_group(f"method {method_class.name}", terms)
+    add_options(group, options_of(method_class), "method_")
     return parser
+
+
+def described_terms(method_class: type[Method]) -> str:
+    """The loss terms with their weights; of a method that does not get through, why."""
+    try:
+        return describe(method_class())
+    except Exception as error:  # whatever a method from outside raises: help is shown all the same
+        return f"loss: its terms could not be found: {type(error).__name__}: {one_line(error)}"
+
+
+def add_what(group: argparse._ArgumentGroup) -> None:
+    names = f"{', '.join(method_names())}, or path/to/file.py:Class"
+    start = "weights that step 0 starts from (.safetensors, or a MinkowskiEngine checkpoint)"
+    seed = "seed of weights, order and augmentation (%(default)s)"
+    add = group.add_argument
+    add("--method", required=True, help=names)
+    add("--protocol", default="scannet/lgkd-14-5", help="name or path.json (%(default)s)")
+    add("--data", type=Path, help="folder of prepared scenes (default: the synthetic set)")
+    add("--seed", type=int, default=0, help=seed)
+    add("--init", type=Path, metavar="FILE", help=start)
+
+
+def add_where_and_how(group: argparse._ArgumentGroup) -> None:
+    between = "between checkpoints: so much work is done again after a kill (%(default)s)"
+    same_bits = "on CUDA: the same bits every time (a CPU always does so)"
+    add = group.add_argument
+    add("--runs", type=Path, default=ROOT / "runs", help="folder of all runs (runs)")
+    add("--run", type=Path, help="folder of this run (default: named by what is run)")
+    add_device_option(group)
+    add("--engine", help=ENGINE_HELP)
+    add("--threads", type=int, help="CPU threads of torch")
+    add("--workers", type=int, default=0, help="processes that load data; 0: none (%(default)s)")
+    add("--deterministic", action="store_true", help=same_bits)
+    add("--checkpoint-seconds", type=float, default=300, metavar="SECONDS", help=between)
+    add("--keep-predictions", action="store_true", help="store predictions for tools/view.py")
+    add("--export", action="store_true", help="weights after each step as safetensors")
+    add("--wandb", metavar="PROJECT", help="log to this Weights & Biases project too")
 
 
 def make_recipe(dataset: str, options: argparse.Namespace) -> Recipe:

@@ -28,7 +28,8 @@ from suite_lib.suite_file import Run, read_suite
 from suite_lib.suite_plan import Job, Suite
 from suite_lib.synthetic_set import ROOT
 
-from scannet_css.errors import InputError, Stop, did_you_mean, run_command
+from scannet_css.commands import Parser, run_command
+from scannet_css.errors import InputError, Stop, did_you_mean
 from scannet_css.processes import die_with
 from scannet_css.records.record import Record, load_record
 from scannet_css.training.signals import SIGNALS
@@ -174,10 +175,7 @@ def _shown(folder: Path) -> Path:
 
 
 def _parser() -> argparse.ArgumentParser:
-    usage, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=usage, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     suite = ROOT / "benchmarks" / "suite.toml"
     parser.add_argument("--suite", type=Path, default=suite, help="the suite file (benchmarks/suite.toml)")
     parser.add_argument(

@@ -1,13 +1,9 @@
-"""How every command fails: one clear line for bad input, a traceback only with --debug."""
+"""What is raised where the user gave something wrong, and how its message is written: one clear line."""
 
-import argparse
 import difflib
-import multiprocessing
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 
 _LONGEST = 1000  # characters of a message
-_LOST_WORKER = "DataLoader worker"  # torch raises it wherever the program is when the system kills one
 
 
 class InputError(ValueError):
@@ -23,43 +19,9 @@ class Stop(BaseException):
         self.code = code
 
 
-def run_command(main: Callable[[Sequence[str]], int | None], arguments: Sequence[str] | None = None) -> int:
-    """Runs `main(arguments)` and returns its exit code; 2 for bad input, 130 for Ctrl-C, its own for a Stop.
-
-    `--debug` may stand anywhere on the command line and lets exceptions through. InputError and OSError (no
-    permission, no space, no such file) become one line on stderr.
-    """
-    debug_option = argparse.ArgumentParser(add_help=False)
-    debug_option.add_argument("--debug", action="store_true")
-    options, rest = debug_option.parse_known_args(sys.argv[1:] if arguments is None else list(arguments))
-    try:
-        return main(rest) or 0
-    except (InputError, OSError) as error:
-        if options.debug:
-            raise
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
-    except RuntimeError as error:
-        if options.debug or not str(error).startswith(_LOST_WORKER):
-            raise
-        for worker in multiprocessing.active_children():
-            worker.kill()  # it may wait for ever for what the lost one had locked
-        reason = one_line(error).rstrip(".")
-        print(f"error: {reason}; fewer --workers take less memory, 0 take none", file=sys.stderr)
-        return 2
-    except Stop as stop:
-        print(one_line(stop), file=sys.stderr)
-        return stop.code
-    except KeyboardInterrupt:
-        if options.debug:
-            raise
-        print("interrupted", file=sys.stderr)
-        return 130
-
-
-def did_you_mean(word: str, words: Iterable[str]) -> str:
+def did_you_mean(word: str, words: Iterable[str], alike: float = 0.6) -> str:
     """ " (did you mean ...?)" with the nearest of `words`, or nothing where none is near."""
-    near = difflib.get_close_matches(word.lower(), list(words), n=1)
+    near = difflib.get_close_matches(word.lower(), list(words), n=1, cutoff=alike)
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 

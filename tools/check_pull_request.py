@@ -9,7 +9,6 @@ benchmarks/leaderboard.* are passed over, since they are rendered anew after the
 anything is refused.
 """
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import baselines  # noqa: F401  registers the methods, whose settings are checked
-from scannet_css.errors import InputError, one_line, printable, run_command
+from scannet_css.commands import Parser, run_command
+from scannet_css.errors import InputError, one_line, printable
 from scannet_css.leaderboard.folder import LONGEST_CSV, NAME_DIGITS, Leaderboard
 from scannet_css.records.record import LONGEST_FILE, load_record
 
@@ -28,9 +28,7 @@ MOST_FILES = 1000
 
 
 def main(arguments: Sequence[str]) -> int:
-    usage, _, rest = (__doc__ or "").partition("\n\n")
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=usage, epilog=rest, formatter_class=raw)
+    parser = Parser(__doc__)
     parser.add_argument("base", help="the branch that is asked to merge, such as origin/main")
     parser.add_argument("head", help="the pull request's commit")
     options = parser.parse_args(arguments)

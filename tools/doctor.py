@@ -7,7 +7,6 @@ Marks: ok works, -- is not there and not needed, ! may become a problem, !! is n
 exit code is 1 if anything is marked !!.
 """
 
-import argparse
 import math
 import os
 import platform
@@ -27,7 +26,8 @@ import torch
 
 import scannet_css
 from scannet_css.classes import CLASSES
-from scannet_css.errors import InputError, one_line, printable, run_command
+from scannet_css.commands import Parser, add_device_option, run_command
+from scannet_css.errors import InputError, one_line, printable
 from scannet_css.files import write_json
 from scannet_css.network import MinkUNet, build_network
 from scannet_css.records.record import checkout_state, processor
@@ -59,11 +59,8 @@ class Fact:
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
+    parser = Parser(__doc__)
+    add_device_option(parser)
     parser.add_argument("--network", default="minkunet14s", help="what to train (%(default)s)")
     parser.add_argument("--data", type=Path, help="folder of prepared scenes to open")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the same facts as JSON")

@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 import baselines  # noqa: F401  registers the methods
 from scannet_css.classes import SCANNET20
-from scannet_css.errors import InputError, run_command
+from scannet_css.commands import Parser, run_command
+from scannet_css.errors import InputError
 from scannet_css.files import digest, digest_file, locked, remove_temporary_files, write_atomic
 from scannet_css.raw.benchmark_zip import (
     NONE_ID,
@@ -113,10 +114,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options; raises InputError for what argparse does not check."""
-    usage, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=usage, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     add_network_options(parser)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--scans", type=Path, metavar="DIR", help="ScanNet's root, or a folder of scans")

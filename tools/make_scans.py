@@ -6,19 +6,16 @@
 A second run makes only what is missing; a larger --train or --val extends the set.
 """
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
 
-from scannet_css.errors import run_command
+from scannet_css.commands import Parser, run_command
 from scannet_css.synthetic.scans import make_set
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="make_scans.py", description="Makes synthetic scans in ScanNet's raw format."
-    )
+    parser = Parser(__doc__)
     parser.add_argument(
         "--out", required=True, help="folder for the scans, the label map and the split lists"
     )

@@ -19,7 +19,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 import baselines  # noqa: F401  registers the methods
-from scannet_css.errors import InputError, run_command
+from scannet_css.commands import Parser, run_command
+from scannet_css.errors import InputError
 from scannet_css.files import write_atomic
 from scannet_css.raw.benchmark_zip import as_lines
 from scannet_css.raw.own_file import SUFFIXES, OwnFileReader, matches, scene_name
@@ -55,10 +56,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    usage, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=usage, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     add_network_options(parser)
     parser.add_argument(
         "--scan",

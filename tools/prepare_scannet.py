@@ -19,7 +19,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from scannet_css.classes import SCANNET_LISTS
-from scannet_css.errors import InputError, printable, run_command
+from scannet_css.commands import Parser, run_command
+from scannet_css.errors import InputError, printable
 from scannet_css.raw.readers import reader_for
 from scannet_css.raw.scan import FINDINGS
 from scannet_css.raw.scannet_labels import ROUTES
@@ -43,9 +44,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options; raises InputError for what argparse does not check."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("--scans", help="ScanNet's root, a folder of scans, or another data set's root")
     parser.add_argument("--out", help="folder of the prepared data set")
     parser.add_argument(

@@ -6,14 +6,14 @@ For whoever keeps the leaderboard: the counts say what every run on this data mu
 from the repository's root.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from scannet_css.errors import InputError, run_command
+from scannet_css.commands import Parser, run_command
+from scannet_css.errors import InputError
 from scannet_css.records.splits import count_split, save_split
 from scannet_css.scenes import load_manifest
 
@@ -21,7 +21,7 @@ SPLITS = Path("benchmarks/splits")
 
 
 def main(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(description="Register a validation split for the checks of records.")
+    parser = Parser(__doc__)
     parser.add_argument("data", type=Path, metavar="DATA", help="folder of prepared scenes")
     options = parser.parse_args(arguments)
     manifest = load_manifest(options.data)

@@ -7,7 +7,6 @@ background (old or future classes) or ignore. Prints the tables and writes expos
 picture exposure.svg into --out. What the words mean: docs/protocols.md.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from html import escape
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from scannet_css.errors import run_command
+from scannet_css.commands import Parser, run_command
 from scannet_css.files import write_atomic, write_json
 from scannet_css.protocols import Protocol, load_protocol
 from scannet_css.protocols.exposure import OUTCOMES, StepExposure, count_instances, measure_exposure
@@ -36,9 +35,7 @@ FEWEST_FOR_TEXT = 0.05  # share of a bar that is wide enough for its number
 
 
 def main(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("--data", required=True, help="folder of the prepared data set")
     parser.add_argument("--protocol", required=True, help="name, or path of a JSON file")
     parser.add_argument("--out", required=True, type=Path, help="folder for the three files")

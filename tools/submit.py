@@ -18,7 +18,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import baselines  # noqa: F401  registers the methods, whose settings are checked
-from scannet_css.errors import InputError, one_line, run_command
+from scannet_css.commands import Parser, run_command
+from scannet_css.errors import InputError, one_line
 from scannet_css.leaderboard.folder import Leaderboard
 from scannet_css.leaderboard.html import render_tables_page
 from scannet_css.records.record import EntryRecord, Record, load_record
@@ -28,9 +29,7 @@ FOLDER = Path("benchmarks")
 
 
 def main(arguments: Sequence[str]) -> int:
-    usage, _, rest = (__doc__ or "").partition("\n\n")
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=usage, epilog=rest, formatter_class=raw)
+    parser = Parser(__doc__)
     parser.add_argument(
         "records", nargs="+", type=Path, metavar="RECORD", help="record.json of a run, or a .csv"
     )

@@ -17,7 +17,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from scannet_css.errors import InputError, run_command
+from scannet_css.commands import Parser, run_command
+from scannet_css.errors import InputError
 from scannet_css.files import write_atomic
 from scannet_css.scenes import Scene, load_scene
 from scannet_css.viewer.browser import viewer_page
@@ -49,10 +50,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    usage, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=usage, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("scene", type=Path, metavar="SCENE", help="prepared scene (.safetensors)")
     parser.add_argument(
         "--run",

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from scannet_css.errors import InputError
-from scannet_css.files import write_json
-from scannet_css.processes import one_thread
+from scannet_css.commands import add_device_option
+from scannet_css.processes import keep_freed_memory, one_thread
 from scannet_css.scenes.augment import augment
 from scannet_css.scenes.loader import BatchSet, batches_of, derived_generator, plan_batches, point_features
 from scannet_css.scenes.store import Manifest, SceneEntry, load_manifest
 from scannet_css.scenes.voxelize import majority_labels, voxel_mean, voxelize
-from speed_lib.measure import timed
+from scannet_css.training.machine import find_device
+from speed_lib.measure import about_machine, check_sizes, print_row, save, timed
 from speed_lib.prepare_speed import VERTICES, make_scans, run_tool
 
 INPUTS = "colour"
@@ -32,23 +32,19 @@ def add_options(command: argparse.ArgumentParser) -> None:
     add("--passes", type=int, default=16, metavar="N", help="times a run loads each of them (%(default)s)")
     add("--batch-voxels", type=int, default=1_200_000, metavar="N", help="most in a batch (%(default)s)")
     add("--workers", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="processes (0 1 2)")
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
+    add_device_option(command)
     add("--repeats", type=int, default=3, metavar="N", help="runs, of which the median counts (%(default)s)")
     add("--json", type=Path, metavar="FILE", help="write everything that was measured")
 
 
-def measure_loader(options: argparse.Namespace, device: torch.device, about: dict[str, Any]) -> None:
-    """Measures, prints Markdown and writes --json; `about` says when and where. Raises InputError for wrong
-    options."""
-    for name, least in {"scenes": 1, "passes": 1, "batch_voxels": 1, "workers": 0, "repeats": 1}.items():
-        given = getattr(options, name)
-        smallest = min(given) if isinstance(given, list) else given
-        if smallest < least:
-            raise InputError(f"--{name.replace('_', '-')} {smallest}: expected at least {least}")
-    result = {**about, "passes": options.passes, "repeats": options.repeats}
+def measure_loader(options: argparse.Namespace) -> None:
+    """Measures, prints Markdown and writes --json. Raises InputError for wrong options."""
+    keep_freed_memory()
+    device = find_device(options.device)
+    check_sizes(options, {"scenes": 1, "passes": 1, "batch_voxels": 1, "workers": 0, "repeats": 1})
+    result = {**about_machine(device), "passes": options.passes, "repeats": options.repeats}
     result["batch_voxels"] = options.batch_voxels
-    if options.json:
-        write_json(options.json, result)  # a path that cannot be written is noticed now
+    save(result, options.json)  # a path that cannot be written is noticed now
     with tempfile.TemporaryDirectory(prefix="loader-speed-") as folder:
         scans, out = Path(folder, "scans"), Path(folder, "prepared")
         processes = max(1, *options.workers)
@@ -63,8 +59,7 @@ def measure_loader(options: argparse.Namespace, device: torch.device, about: dic
                 {"elastic": elastic, **measure_stages(manifest, scenes, elastic, options.repeats, device)}
                 for elastic in (False, True)
             ]
-    if options.json:
-        write_json(options.json, result)
+    save(result, options.json)
     print_tables(result)
 
 
@@ -142,23 +137,19 @@ def print_tables(result: dict[str, Any]) -> None:
     )
     count = len(result["scenes"])
     print(f"{count} scenes, median {vertices:,.0f} vertices, {voxels:,.0f} voxels\n")
-    _print_row(["elastic", "workers", "scenes/s", "slowest run", "fastest run"])
-    _print_row(["---", *["---:"] * 4])
+    print_row(["elastic", "workers", "scenes/s", "slowest run", "fastest run"])
+    print_row(["---", *["---:"] * 4])
     for run in result["runs"]:
         rates = [run["scenes_per_second"]]
         rates += [run["scenes"] / seconds for seconds in (max(run["all_seconds"]), min(run["all_seconds"]))]
-        _print_row([_yes(run["elastic"]), str(run["workers"]), *(f"{rate:.1f}" for rate in rates)])
+        print_row([_yes(run["elastic"]), str(run["workers"]), *(f"{rate:.1f}" for rate in rates)])
     print()
-    _print_row(["elastic", *(f"{stage} ms" for stage in STAGES), "sum ms"])
-    _print_row(["---", *["---:"] * (len(STAGES) + 1)])
+    print_row(["elastic", *(f"{stage} ms" for stage in STAGES), "sum ms"])
+    print_row(["---", *["---:"] * (len(STAGES) + 1)])
     for row in result["stages"]:
         times = [row[stage] for stage in STAGES]
-        _print_row([_yes(row["elastic"]), *(f"{1000 * time:.2f}" for time in (*times, sum(times)))])
+        print_row([_yes(row["elastic"]), *(f"{1000 * time:.2f}" for time in (*times, sum(times)))])
 
 
 def _yes(value: bool) -> str:
     return "yes" if value else "no"
-
-
-def _print_row(cells: list[str]) -> None:
-    print(f"| {' | '.join(cells)} |")

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,11 @@ from scannet_css.errors import InputError
 from scannet_css.files import write_json
 from scannet_css.network import MinkUNet, build_network
 from scannet_css.processes import keep_freed_memory
+from scannet_css.records.record import environment
 from scannet_css.sparse import Conv3d, ConvTranspose3d, SparseTensor
 from scannet_css.sparse.engines.choice import choose_engine
 
+PEERS = {"spconv": "spconv", "minkowski": "MinkowskiEngine"}  # the modules they come in
 WARM_UP_VOXELS = 4000
 PROCESS_STATUS = Path("/proc/self/status")  # Linux
 
@@ -68,6 +72,28 @@ class Workload:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
 
+def about(device: torch.device, dtype: torch.dtype, engines: Sequence[str] = ()) -> dict[str, Any]:
+    """When, where and with what."""
+    versions = {}
+    for name in engines:
+        module = PEERS.get(name, "triton" if name == "triton" else "torch")
+        versions[name] = import_module(module).__version__
+    machine = environment(device, dtype)
+    del machine["engine"]  # here it is many
+    return {
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "environment": machine,
+        "dtype": str(dtype).removeprefix("torch."),
+        "engines": versions,
+    }
+
+
+def about_machine(device: torch.device) -> dict[str, Any]:
+    """When and where, of what no engine takes part in."""
+    found = about(device, torch.float32)
+    return {"date": found["date"], "environment": found["environment"]}
+
+
 def save(result: dict[str, Any], path: Path | None) -> None:
     if path is not None:
         write_json(path, result)
@@ -79,15 +105,18 @@ def print_row(cells: Sequence[str]) -> None:
 
 
 def check_sizes(options: argparse.Namespace, least: dict[str, int]) -> None:
-    """Raises InputError for networks that are not known, for an option below its smallest value in `least`,
-    and for voxel sizes that no scene has."""
-    for name in options.networks:
-        build_network(name)
+    """Raises InputError for an option below its smallest value in `least`."""
     for name, smallest in least.items():
         given = getattr(options, name)
         for value in given if isinstance(given, list) else [given]:
             if value is not None and value < smallest:
-                raise InputError(f"--{name} {value}: expected at least {smallest}")
+                raise InputError(f"--{name.replace('_', '-')} {value}: expected at least {smallest}")
+
+
+def check_networks(options: argparse.Namespace) -> None:
+    """Raises InputError for networks that are not known and for voxel sizes that no scene has."""
+    for name in options.networks:
+        build_network(name)
     for size in options.voxel_sizes:
         if not 0.005 <= size <= 0.5:
             raise InputError(f"--voxel-sizes {size}: expected metres, from 0.005 to 0.5")

@@ -14,6 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from scannet_css.errors import InputError
@@ -21,6 +22,7 @@ from scannet_css.files import write_atomic, write_json
 from scannet_css.raw.scannet_labels import ROUTES
 from scannet_css.scenes.store import load_manifest, load_scene
 from scannet_css.synthetic.scans import label_map, make_scan, scan_name, write_scan
+from speed_lib.measure import about_machine, check_sizes, print_row, save
 
 VERTICES = 150_000  # of a usual scan; about 290,000 faces
 MOST_VERTICES = 550_000  # ScanNet's largest has 552,614
@@ -45,17 +47,12 @@ def add_options(command: argparse.ArgumentParser) -> None:
     add("--json", type=Path, metavar="FILE", help="write everything that was measured")
 
 
-def measure_preparation(options: argparse.Namespace, about: dict[str, Any]) -> None:
-    """Measures, prints Markdown and writes --json; `about` says when and where. Raises InputError for wrong
-    options and if a preparation fails."""
-    for name in ("scans", "repeats"):
-        if getattr(options, name) < 1:
-            raise InputError(f"--{name} {getattr(options, name)}: expected at least 1")
-    if min(options.workers) < 1:
-        raise InputError(f"--workers {min(options.workers)}: expected at least 1")
-    result = {**about, "repeats": options.repeats}
-    if options.json:
-        write_json(options.json, result)  # a path that cannot be written is noticed now
+def measure_preparation(options: argparse.Namespace) -> None:
+    """Measures, prints Markdown and writes --json. Raises InputError for wrong options and if a preparation
+    fails."""
+    check_sizes(options, {"scans": 1, "repeats": 1, "workers": 1})
+    result = {**about_machine(torch.device("cpu")), "repeats": options.repeats}
+    save(result, options.json)  # a path that cannot be written is noticed now
     with tempfile.TemporaryDirectory(prefix="prepare-speed-") as folder:
         usual, large = Path(folder, "usual"), Path(folder, "large")
         result["scans"] = make_scans(usual, options.scans, VERTICES, max(options.workers))
@@ -72,8 +69,7 @@ def measure_preparation(options: argparse.Namespace, about: dict[str, Any]) -> N
         run["scans_per_second"] = options.scans / run["seconds"]
         # a busy machine and few scans can make the start-up look longer than the run
         run["scans_per_second_without_startup"] = options.scans / working if working > 0 else None
-    if options.json:
-        write_json(options.json, result)
+    save(result, options.json)
     print_tables(result)
 
 
@@ -156,17 +152,13 @@ def print_tables(result: dict[str, Any]) -> None:
         f"{len(scans)} scans, median {vertices:,.0f} vertices, {faces:,.0f} faces; start-up {startup:.2f} s\n"
     )
     stages = list(result["runs"][0]["stages"])
-    _print_row([*HEADER, *(f"{stage} ms" for stage in stages)])
-    _print_row(["---", *["---:"] * (len(HEADER) + len(stages) - 1)])
+    print_row([*HEADER, *(f"{stage} ms" for stage in stages)])
+    print_row(["---", *["---:"] * (len(HEADER) + len(stages) - 1)])
     for run in result["runs"]:
         rates = (run["scans_per_second"], run["scans_per_second_without_startup"])
         rates = ("" if rate is None else f"{rate:.1f}" for rate in rates)
         times = (f"{1000 * run['stages'][stage]:.0f}" for stage in stages)
-        _print_row([run["labels"], str(run["workers"]), *rates, *times])
+        print_row([run["labels"], str(run["workers"]), *rates, *times])
     peaks = ", ".join(f"{size / 1e6:.0f} MB ({labels})" for labels, size in result["peak_bytes"].items())
     print(f"\nPeak memory of a process with a scan of {large:,} vertices: {peaks}")
     print(f"Loading a scene of {load['vertices']:,} vertices: {1000 * load['seconds']:.2f} ms")
-
-
-def _print_row(cells: list[str]) -> None:
-    print(f"| {' | '.join(cells)} |")

@@ -9,7 +9,6 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,17 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from scannet_css.commands import add_device_option
 from scannet_css.errors import InputError
 from scannet_css.methods.method import find_method
+from scannet_css.processes import keep_freed_memory
 from scannet_css.raw.readers import reader_for
 from scannet_css.scenes import Manifest
 from scannet_css.scenes.prepare import prepare
 from scannet_css.sparse.engines.choice import engine_name
 from scannet_css.training.machine import Machine, find_device
 from scannet_css.training.recipe import Recipe
-from speed_lib.measure import check_sizes, print_row, save
+from speed_lib.measure import about, check_networks, check_sizes, print_row, save
 from speed_lib.prepare_speed import make_scans
 from speed_lib.trainee import PARTS, PROTOCOL, Case, Trainee, Turn, peak_memory
 
@@ -38,14 +39,14 @@ HEADER = (
 )
 
 
-def add_train_options(command: argparse.ArgumentParser) -> None:
+def add_options(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     networks, methods = ["minkunet18a", "minkunet34c"], [BASELINE, "lgkd"]
     add("--networks", nargs="+", default=networks, metavar="NAME", help=f"({' '.join(networks)})")
     add("--voxel-sizes", nargs="+", type=float, default=[0.05], metavar="M", help="metres (0.05)")
     add("--scenes", nargs="+", type=int, default=[1], metavar="N", help="rooms in a batch (1)")
     add("--methods", nargs="+", default=methods, metavar="NAME", help=f"({' '.join(methods)})")
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
+    add_device_option(command)
     types = ("auto", "float32", "bfloat16", "float16")
     add("--precision", default="auto", choices=types, help="as in the recipe (%(default)s)")
     add("--deterministic", action="store_true", help="on CUDA: the same bits every time")
@@ -58,9 +59,9 @@ def add_train_options(command: argparse.ArgumentParser) -> None:
     add("--json", type=Path, metavar="FILE", help="write everything that was measured")
 
 
-def measure_training(options: argparse.Namespace, about: Callable[..., dict[str, Any]]) -> None:
-    """Measures, prints Markdown and writes --json; `about(device, type, engines)` says when and where.
-    Raises InputError for options that cannot be measured."""
+def measure_training(options: argparse.Namespace) -> None:
+    """Measures, prints Markdown and writes --json. Raises InputError for options that cannot be measured."""
+    keep_freed_memory()
     device = find_device(options.device)
     check(options, device)
     machine = Machine(device, options.workers, deterministic=options.deterministic)
@@ -97,6 +98,7 @@ def measure_training(options: argparse.Namespace, about: Callable[..., dict[str,
 
 def check(options: argparse.Namespace, device: torch.device) -> None:
     """Raises InputError for options that cannot be measured."""
+    check_networks(options)
     check_sizes(options, LEAST)
     options.methods = list(dict.fromkeys(options.methods))
     for name in options.methods:

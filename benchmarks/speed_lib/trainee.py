@@ -8,12 +8,10 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
-from functools import wraps
 from multiprocessing import get_context
 from pathlib import Path
-from unittest.mock import patch
 
 import torch
 
@@ -24,7 +22,7 @@ from scannet_css.processes import keep_freed_memory
 from scannet_css.protocols import load_protocol
 from scannet_css.scenes import Manifest
 from scannet_css.scenes.loader import Batch, BatchSet, batches_of, input_channels
-from scannet_css.sparse import maps
+from scannet_css.sparse.maps import timed_building
 from scannet_css.training.machine import Machine
 from scannet_css.training.recipe import Recipe, make_optimizer, train_mode
 from scannet_css.training.sums import add_up
@@ -33,13 +31,6 @@ from speed_lib.measure import PROCESS_STATUS, resident, synchronize
 
 PROTOCOL = "scannet/lgkd-14-5"
 PARTS = ("loader", "maps", "teacher", "forward", "loss", "backward", "optimiser")
-# Keys and kernel maps are built where a network first asks for them, in the middle of its forward pass.
-BUILDERS = (
-    (maps.CoordinateManager, "_children_table"),
-    (maps.CoordinateManager, "_neighbour_table"),
-    (maps.CoordinateManager, "_strided_table"),
-    (maps, "invert"),
-)
 
 
 class Parts:
@@ -67,21 +58,10 @@ class Parts:
             self._charge()
             self._running.pop()
 
-    @contextmanager
-    def timed_maps(self) -> Iterator[None]:
-        """In here, the building of kernel maps belongs to "maps", whoever asks for them."""
-        with ExitStack() as stack:
-            for owner, name in BUILDERS:
-                stack.enter_context(patch.object(owner, name, self._as_maps(getattr(owner, name))))
-            yield
-
-    def _as_maps(self, build: Callable) -> Callable:
-        @wraps(build)
-        def timed_build(*arguments):
-            with self.timed("maps"):
-                return build(*arguments)
-
-        return timed_build
+    def timed_maps(self) -> AbstractContextManager:
+        """In here, the building of kernel maps belongs to "maps": in the middle of the forward pass, where a
+        network first asks for them."""
+        return timed_building(lambda: self.timed("maps"))
 
     def _charge(self) -> None:
         """The time since the last change goes to the part that was running."""

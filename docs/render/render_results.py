@@ -7,7 +7,6 @@ benchmarks/; a test compares them.
 Between <!-- begin NAME --> and <!-- end NAME --> stands what this script wrote; the rest is written by hand.
 """
 
-import argparse
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,7 +25,8 @@ from results_data import (
     picture_data,
 )
 
-from scannet_css.errors import InputError, run_command
+from scannet_css.commands import Parser, run_command
+from scannet_css.errors import InputError
 from scannet_css.files import write_atomic
 from scannet_css.leaderboard.rows import Row, mean_and_deviation
 from scannet_css.leaderboard.sections import Section, read_records
@@ -48,9 +48,7 @@ CAPTIONS = {
 
 
 def main(arguments: Sequence[str]) -> None:
-    usage, _, rest = __doc__.partition("\n\n")
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=usage, epilog=rest, formatter_class=raw)
+    parser = Parser(__doc__)
     parser.add_argument(
         "--records", type=Path, nargs="+", default=RECORDS, help="folders of records (those of benchmarks/)"
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-from scannet_css.errors import InputError, run_command
+from scannet_css.commands import Parser, run_command
 
 PICTURES = Path(__file__).parents[1] / "pictures"
 SECTION = "synthetic-scannet-s0-15-1"
@@ -22,9 +22,9 @@ PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touc
 
 
 def main(arguments: Sequence[str]) -> None:
-    if len(arguments) != 1:
-        raise InputError("expected one argument: index.html of the page")
-    address = f"{Path(arguments[0]).resolve().as_uri()}#{SECTION}"
+    parser = Parser(__doc__)
+    parser.add_argument("page", type=Path, metavar="PAGE", help="index.html of the site")
+    address = f"{parser.parse_args(arguments).page.resolve().as_uri()}#{SECTION}"
     browser_path = shutil.which("chromium") or shutil.which("google-chrome")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])

@@ -1,6 +1,6 @@
 """What a continual-learning method is, and how it is found by name.
 
-The loop (train.py) owns optimisation: it runs teacher and student, adds the loss terms up, scales, clips
+The loop (training/) owns optimisation: it runs teacher and student, adds the loss terms up, scales, clips
 and steps. A method owns the loss of the incremental steps, and what it needs to remember. Step 0 is trained
 with plain cross-entropy, so that its result can be shared; the few methods that need another step 0 say so
 by `base`, and share it among themselves.
@@ -139,6 +139,10 @@ class Method:
     def base_loss(self, step: Step, batch: Batch, new: Output) -> LossTerms:
         """The terms of step 0. Whoever changes them, or uses `updated` in step 0, sets `base`."""
         return LossTerms(ce=cross_entropy(new.logits, batch.labels))
+
+    def base_predict(self, output: Output) -> Tensor:
+        """(N, C) scores after step 0, which methods of the same `base` share; see predict."""
+        return output.logits
 
     def adapt(self, step: Step) -> None:
         """Called from step 1 on before the optimiser is made, also when a step is resumed: freezes

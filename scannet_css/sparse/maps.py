@@ -5,6 +5,8 @@ there and `inverse` back, so no result depends on the order in which the rows ca
 """
 
 import weakref
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -27,6 +29,19 @@ from scannet_css.sparse.coordinates import (
 SEARCHED_ROWS = 4096  # levels up to this size are searched, larger ones ask their parents
 COARSEST_STRIDE = 2 * AXIS_LIMIT  # above it, the key's bits belong to the scene
 DESCENT_REACH = 2  # voxels: so far away, a voxel's neighbours are children of its parent's 27 neighbours
+
+_building: Callable[[], AbstractContextManager] = nullcontext
+
+
+@contextmanager
+def timed_building(timer: Callable[[], AbstractContextManager]) -> Iterator[None]:
+    """In here, `timer()` surrounds the building of every map, whoever asks for it: for benchmarks."""
+    global _building
+    before, _building = _building, timer
+    try:
+        yield
+    finally:
+        _building = before
 
 
 @dataclass(frozen=True)
@@ -94,7 +109,8 @@ class KernelMap:
         if original is not None:
             return original
         if self._reverse is None:
-            table = invert(self.table, self.inputs)
+            with _building():
+                table = invert(self.table, self.inputs)
             self._reverse = KernelMap(table, self.outputs, False, self.geometry.reverse)
             # Weak: a circle of maps would keep a batch's memory until Python looks for circles.
             self._reverse._original = weakref.ref(self)
@@ -163,12 +179,8 @@ class CoordinateManager:
         """The map of a convolution from the level `stride` to `stride * kernel_stride`."""
         name = (stride, kernel_size, kernel_stride, dilation)
         if name not in self._maps:
-            if kernel_stride == kernel_size == 2:
-                table = self._children_table(stride)
-            elif kernel_stride == 1:
-                table = self._neighbour_table(stride, kernel_size, dilation)
-            else:
-                table = self._strided_table(stride, kernel_size, kernel_stride)
+            with _building():
+                table = self._table(stride, kernel_size, kernel_stride, dilation)
             output_stride = stride * kernel_stride
             inputs, outputs = self.keys(stride), self.keys(output_stride)
             geometry = Geometry(inputs, outputs, stride, output_stride, kernel_size, dilation)
@@ -179,6 +191,13 @@ class CoordinateManager:
 
     def _count(self, *name: Any) -> None:
         self.built[name] = self.built.get(name, 0) + 1
+
+    def _table(self, stride: int, kernel_size: int, kernel_stride: int, dilation: int) -> Tensor:
+        if kernel_stride == kernel_size == 2:
+            return self._children_table(stride)
+        if kernel_stride == 1:
+            return self._neighbour_table(stride, kernel_size, dilation)
+        return self._strided_table(stride, kernel_size, kernel_stride)
 
     def _neighbour_table(self, stride: int, kernel_size: int, dilation: int) -> Tensor:
         reach = kernel_size // 2 * dilation

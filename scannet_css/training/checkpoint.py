@@ -103,3 +103,19 @@ class Checkpoints:
         paths = self.paths()
         for path in paths[: len(paths) - number]:
             path.unlink()
+
+
+def load_finished(folder: Path) -> dict[str, Any] | None:
+    """FOLDER/finished.pt, None if the step has to be trained. A damaged file is as if it were not there if
+    the step's last checkpoint is; else it raises InputError."""
+    path = folder / "finished.pt"
+    if not path.exists():
+        return None
+    try:
+        return load_checkpoint(path)
+    except InputError as error:
+        if not Checkpoints(folder).paths():
+            raise
+        log.warning("warning: %s; going on from the checkpoint before it", error)
+        path.unlink()
+        return None

@@ -47,7 +47,7 @@ class Progress:
     batches: int = 0  # of the epoch at hand
     iterations: int = 0
     sums: dict[str, float] = field(default_factory=dict)  # of the epoch's values, for the console
-    too_many_voxels: int | None = None  # see Updater
+    too_many_voxels: int | None = None  # see MemoryRetry
     log_bytes: int = 0
     seconds: float = 0.0
     peak_memory_bytes: int | None = None
@@ -73,8 +73,7 @@ class StepTrainer:
         base = step.index == 0
         self.epochs = recipe.base_epochs if base else recipe.epochs * method.trains
         self.peak_rate = recipe.base_learning_rate if base else recipe.learning_rate
-        if step.index:
-            method.adapt(step)
+        method.adapt(step)
         optimizer = make_optimizer(step.network, recipe, self.peak_rate)
         self.updater = Updater(step, method, recipe, machine, optimizer)
         self.checkpoints = Checkpoints(folder)
@@ -90,10 +89,9 @@ class StepTrainer:
             self._restore(content)
         self.progress.deterministic &= self.machine.is_deterministic
         scenes = self._begin(is_new=content is None)
-        keeps_norms = self.step.index > 0 and self.method.freezes_norms
-        train_mode(self.step.network, "frozen" if keeps_norms else self.recipe.batch_norm)
+        train_mode(self.step.network, "frozen" if self.method.freezes_norms else self.recipe.batch_norm)
         if self.progress.epochs < self.epochs:
-            self._rehearse(scenes)
+            self._probe_memory(scenes)
             self._open_log()
             silent = None if distributed.is_first() else True
             total, title = self.epochs * len(scenes), f"step {self.step.index}"
@@ -120,7 +118,7 @@ class StepTrainer:
             forget_sums(self.folder)  # what was found out is in the checkpoint
         return self.method.scenes(self.step)
 
-    def _rehearse(self, scenes: list[SceneEntry]) -> None:
+    def _probe_memory(self, scenes: list[SceneEntry]) -> None:
         """Says before anything is trained whether the largest batch fits into the memory."""
         by_size = sorted(scenes, key=lambda entry: (-entry.voxels, entry.name))
         batches = plan_batches(by_size, self.recipe.batch_voxels)
@@ -128,8 +126,7 @@ class StepTrainer:
             raise InputError(f"method {self.method.name!r}: no scene with a vertex in step {self.step.index}")
         identity = (self.seed, self.step.index, 0)
         batch = next(self._load(batches[:1], identity))
-        self.updater.rehearse(batch)
-        whole = self.updater.too_many_voxels is None or batch.voxels < self.updater.too_many_voxels
+        whole = self.updater.probe_memory(batch)
         log.info(
             "step %d: the largest batch, %d voxels, fits%s; %.2f GiB at most",
             self.step.index,
@@ -163,8 +160,6 @@ class StepTrainer:
         """The label tables of scenes in which a memory shows more than the step does; see
         Method.remembered."""
         step, tables = self.step, {}
-        if step.index == 0:
-            return tables
         own = {entry.name for entry in step.scenes}
         for name, classes in self.method.remembered(step).items():
             table = step.protocol.training_table(step.index, self.manifest.classes, classes)
@@ -261,7 +256,7 @@ class StepTrainer:
             return
         if self.log is not None:
             self.progress.log_bytes = self.log.keep()
-        self.progress.too_many_voxels = self.updater.too_many_voxels
+        self.progress.too_many_voxels = self.updater.memory.too_many_voxels
         content: dict[str, Any] = {
             "network": self.step.network.state_dict(),
             "optimizer": self.updater.optimizer.state_dict(),
@@ -277,7 +272,7 @@ class StepTrainer:
         self.updater.scaler.load_state_dict(content["scaler"])
         self.method.state = content["method"]
         self.progress = Progress(**content["progress"])
-        self.updater.too_many_voxels = self.progress.too_many_voxels
+        self.updater.memory.too_many_voxels = self.progress.too_many_voxels
 
 
 def share_of(batch: list[SceneEntry]) -> list[SceneEntry]:

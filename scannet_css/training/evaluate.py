@@ -1,15 +1,66 @@
 """Network -> confusion matrices over the whole validation split, at raw vertices and at voxels."""
 
+import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from scannet_css import distributed
+from scannet_css.files import write_atomic
+from scannet_css.methods.method import Method, Step
 from scannet_css.metrics import accumulate
 from scannet_css.network import Output
+from scannet_css.scenes import SceneEntry
 from scannet_css.scenes.loader import Batch
 from scannet_css.sparse import SparseTensor
+from scannet_css.training.setting import Setting
+from scannet_css.training.sums import forget_sums
+
+Sums = dict[str, Tensor]
+Pass = Callable[[list[SceneEntry], Tensor, Callable[[Batch], Sums]], Sums]  # (scenes, label table, compute)
+
+
+def evaluate(
+    step: Step,
+    method: Method,
+    setting: Setting,
+    add_up: Pass,
+    on_prediction: Callable[[str, Tensor], None] | None = None,
+) -> Sums:
+    """Confusion matrices over the validation split, on the CPU; see count_batch. `add_up` goes over it."""
+    protocol, channels = setting.protocol, setting.protocol.channels(step.index)
+    background = protocol.predicts_background(step.index)
+    table = protocol.evaluation_table(step.index, setting.manifest.classes)
+    step.network.eval()
+
+    def count(batch: Batch) -> Sums:
+        return count_batch(
+            step.network, method.predict, batch, channels, background, step.autocast, on_prediction
+        )
+
+    found = add_up(setting.validation_scenes(), table, count)
+    return {key: value.cpu() for key, value in found.items()}
+
+
+def save_predictions(step: Step, method: Method, setting: Setting, folder: Path, add_up: Pass) -> None:
+    """FOLDER/<scene>.safetensors for each validation scene, unless all are there."""
+    channels = json.dumps(setting.protocol.channel_names(step.index))
+
+    def save(name: str, prediction: Tensor) -> None:
+        metadata = {"channels": channels, "scene": name}
+        content = safetensors.torch.save({"prediction": prediction.contiguous()}, metadata)
+        write_atomic(folder / f"{name}.safetensors", content)
+
+    paths = [folder / f"{entry.name}.safetensors" for entry in setting.validation_scenes() if entry.voxels]
+    if distributed.first_process_first(lambda: all(path.exists() for path in paths)):
+        return
+    evaluate(step, method, setting, add_up, save)
+    if distributed.is_first():
+        forget_sums(folder)
 
 
 def answers(

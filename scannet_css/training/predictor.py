@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scannet_css.classes import class_list
+from scannet_css.commands import add_device_option
 from scannet_css.errors import InputError
 from scannet_css.processes import one_thread
 from scannet_css.raw.scan import RawScan
@@ -88,7 +89,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--method", metavar="FILE.py:Class", help="where a method lies that does not come with the suite"
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
+    add_device_option(parser)
 
 
 def predictor_of(options: argparse.Namespace) -> Predictor:

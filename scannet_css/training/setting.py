@@ -1,19 +1,28 @@
 """What decides a run's result besides its method, and the folder that belongs to it."""
 
 import json
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 import scannet_css
+from scannet_css import distributed
 from scannet_css.errors import InputError
-from scannet_css.files import digest_file, write_json
-from scannet_css.network.weights import read_weights
+from scannet_css.files import digest_file, locked, remove_temporary_files, write_json
+from scannet_css.network import MinkUNet, build_network
+from scannet_css.network.weights import initialise, read_weights
 from scannet_css.protocols import Protocol
-from scannet_css.scenes import Manifest
+from scannet_css.scenes import Manifest, SceneEntry
+from scannet_css.scenes.loader import derived_seed, input_channels
 from scannet_css.training.recipe import Recipe
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,33 @@ class Setting:
     recipe: Recipe
     seed: int
     start: Start | None = None  # weights that step 0 starts from instead of random ones
+
+    def training_scenes(self, step: int) -> list[SceneEntry]:
+        """Those of a step that have a vertex. Raises InputError where there is none."""
+        found = self.protocol.scenes(step, self.manifest)
+        scenes = [entry for entry in found if entry.voxels]
+        if len(scenes) < len(found):
+            empty = ", ".join(entry.name for entry in found if not entry.voxels)
+            log.warning("warning: step %d leaves out scenes without a vertex: %s", step, empty)
+        if not scenes:
+            raise InputError(f"{self.manifest.folder}: no scene of step {step} has a vertex")
+        return scenes
+
+    def validation_scenes(self) -> list[SceneEntry]:
+        """What every step is evaluated on."""
+        return self.manifest.split("val")
+
+    def first_network(self) -> MinkUNet:
+        """The network that step 0 starts with, on the CPU."""
+        torch.manual_seed(derived_seed(self.seed, "network"))
+        recipe = self.recipe
+        network = build_network(recipe.network, input_channels(recipe.inputs), self.protocol.channels(0))
+        if self.start is not None:
+            unused = initialise(network, self.start.weights, self.start.path)
+            log.info("weights from %s; not used: %s", self.start.path, ", ".join(unused) or "none")
+        if recipe.batch_norm == "sync" and distributed.processes() > 1:
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        return network
 
     def identity(self) -> dict[str, Any]:
         """The setting as JSON."""
@@ -85,6 +121,18 @@ def claim_folder(folder: Path, wanted: dict[str, Any]) -> None:
             f"{folder}: holds a run with other settings ({'; '.join(differences)}); "
             "choose another --run folder or delete this one"
         )
+
+
+@contextmanager
+def alone_in(folder: Path, while_busy: Callable[[Path, str], None]) -> Iterator[None]:
+    """Inside, this run alone writes to `folder`, in which nothing half-written is left; `while_busy(folder,
+    holder)` is called as long as another one does."""
+    if not distributed.is_first():
+        yield
+        return
+    with locked(folder, lambda holder: while_busy(folder, holder)):
+        remove_temporary_files(folder)
+        yield
 
 
 def _differences(found: Any, wanted: dict[str, Any], prefix: str = "") -> list[str]:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -35,37 +36,37 @@ def add_up(
     """
     if not batches:
         raise InputError(f"{name}: no scene with a vertex to go over")
-    path, processes = folder / _NAME.format(name), distributed.processes()
-    kept = load_checkpoint(path) if path.exists() else {"done": 0, "sums": {}}
-    done = kept["done"]
-    whole = sums = {key: value.to(machine.device) for key, value in kept["sums"].items()}
-    if not distributed.is_first():
-        sums = {}
-    loaded = load(batches[done + distributed.rank() :: processes])
-    saved = time.monotonic()
-    silent = None if distributed.is_first() else True
-    bar = tqdm(total=len(batches), initial=done, desc=name, unit="batch", leave=False, disable=silent)
-    while done < len(batches):
-        if done + distributed.rank() < len(batches):
-            found = compute(next(loaded))
-            sums = {key: sums[key] + value if key in sums else value for key, value in found.items()}
-        bar.update(min(processes, len(batches) - done))
-        done = min(done + processes, len(batches))
-        is_due = done == len(batches) or time.monotonic() - saved >= machine.checkpoint_seconds
-        said = distributed.gathered([int(is_due), int(machine.stop.requested)])
-        stop = any(requested for _, requested in said)
-        if said[0][0] or stop:  # the first process' clock counts
-            whole, saved = distributed.total_of(sums, machine.device), time.monotonic()
+    path, processes, rank = folder / _NAME.format(name), distributed.processes(), distributed.rank()
+    done, whole = _kept(path, machine.device)
+    sums = whole if distributed.is_first() else {}
+    loaded, saved = load(batches[done + rank :: processes]), time.monotonic()
+    shown = {"desc": name, "unit": "batch", "disable": None if distributed.is_first() else True}
+    with tqdm(total=len(batches), initial=done, leave=False, **shown) as bar:
+        while done < len(batches):
+            if done + rank < len(batches):
+                found = compute(next(loaded))
+                sums = {key: sums[key] + value if key in sums else value for key, value in found.items()}
+            bar.update(min(processes, len(batches) - done))
+            done = min(done + processes, len(batches))
+            is_due = done == len(batches) or time.monotonic() - saved >= machine.checkpoint_seconds
+            said = distributed.gathered([int(is_due), int(machine.stop.requested)])
+            stop = any(requested for _, requested in said)
+            if said[0][0] or stop:  # the first process' clock counts
+                whole, saved = distributed.total_of(sums, machine.device), time.monotonic()
+                if stop:
+                    machine.stop.saving()
+                if distributed.is_first():
+                    cpu = {key: value.cpu() for key, value in whole.items()}
+                    save_checkpoint(path, {"done": done, "sums": cpu})
             if stop:
-                machine.stop.saving()
-            if distributed.is_first():
-                cpu = {key: value.cpu() for key, value in whole.items()}
-                save_checkpoint(path, {"done": done, "sums": cpu})
-        if stop:
-            bar.close()
-            machine.stop.leave()
-    bar.close()
+                machine.stop.leave()
     return whole
+
+
+def _kept(path: Path, device: torch.device) -> tuple[int, Sums]:
+    """How many batches are in the file, and their sums."""
+    kept = load_checkpoint(path) if path.exists() else {"done": 0, "sums": {}}
+    return kept["done"], {key: value.to(device) for key, value in kept["sums"].items()}
 
 
 def forget_sums(folder: Path) -> None:

@@ -12,7 +12,6 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -219,7 +218,7 @@ def _read_export(path: Path) -> _Parts:
 def _reader(path: Path, about: About, state: dict[str, Any], own: str | None) -> Callable[[Output], Tensor]:
     """How the method reads the network's output, with what it remembers."""
     if about.step == 0:
-        return partial(Method.predict, None)
+        return Method().base_predict
     if not own and about.method not in method_names():  # a name alone: a file must not say which code to run
         raise InputError(
             f"{path}: made by method {about.method!r}, which is unknown; give --method path/to/file.py:Class"

@@ -45,7 +45,7 @@ def test_a_run_scores_every_point_after_every_step(name, setting, bases, tmp_pat
     method = find_method(name)(**OPTIONS.get(name, {}))
     if method.offline:
         setting = replace(setting, protocol=setting.protocol.offline())
-    results = ContinualRun(setting, method, tmp_path / "run", bases, Machine(torch.device("cpu"))).run()
+    results = ContinualRun(setting, method, tmp_path / "run", bases, Machine(torch.device("cpu"))).run().steps
     assert [len(step.classes) for step in results] == ([18] if method.offline else [10, 18])
     validation = setting.manifest.split("val")
     total = sum(sum(entry.class_counts) for entry in validation)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scannet_css.errors import run_command
+from scannet_css.commands import run_command
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

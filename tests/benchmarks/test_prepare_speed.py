@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from scannet_css.errors import InputError, run_command
+from scannet_css.commands import run_command
+from scannet_css.errors import InputError
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SECONDS = {"--help": 2.0, "ply": 4.0, "segments": 12.0}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from scannet_css.errors import run_command
+from scannet_css.commands import run_command
 from scannet_css.network import build_network
 from scannet_css.sparse.engines import choice
 
@@ -98,7 +98,7 @@ def test_the_figures_follow_from_the_measured_seconds(measured):
 
 
 def test_peers_are_what_engines_are_set_against(script):
-    measure, speed = script("speed_lib.measure"), script("speed")
+    measure, speed = script("speed_lib.measure"), script("speed_lib.engine_speed")
     seconds = {"torch": 2.0, "spconv": 3.0, "minkowski": 5.0}
     times = {name: measure.Times([0.1], [1.0], [value] * 3) for name, value in seconds.items()}
     ratios = {name: speed.summary(name, times, 10, 1.0, None)["times_as_fast_as_peer"] for name in times}

@@ -45,7 +45,7 @@ def test_from_an_empty_file_to_rows_in_the_table(folder, command_line, small_set
     assert sorted(records) == ["keep-directions", "keep-prototypes", "lgkd+keep-directions"]
     assert records["lgkd+keep-directions"].method.settings["weight"] == 3
     assert len(list((runs / "base").iterdir())) == 1  # one step 0 for all
-    assert not list(runs.glob("rehearsal*"))
+    assert not list(runs.glob("dry-run*"))
     table = (folder / "results" / "leaderboard.md").read_text()
     assert all(f"| {name} " in table.replace("**", "") for name in records)
 

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from scannet_css.classes import CLASSES
-from scannet_css.errors import InputError, run_command
+from scannet_css.commands import run_command
+from scannet_css.errors import InputError
 from scannet_css.raw.readers import reader_for
 from scannet_css.scenes import load_manifest, load_scene
 from scannet_css.scenes.convert import prepare_scene, vertex_normals

@@ -10,7 +10,7 @@ import pytest
 from safetensors import safe_open
 
 from scannet_css.classes import CLASSES, NYU40_IDS
-from scannet_css.errors import run_command
+from scannet_css.commands import run_command
 from scannet_css.scenes import load_manifest
 
 FAST = (

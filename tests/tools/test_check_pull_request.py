@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from scannet_css.errors import run_command
+from scannet_css.commands import run_command
 from scannet_css.files import write_json
 from scannet_css.leaderboard.reported import check_line, read_lines
 from scannet_css.records.record import Record

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from scannet_css import files
-from scannet_css.errors import run_command
+from scannet_css.commands import run_command
 from scannet_css.training import run
 from scannet_css.training.log import MetricsLog
 
@@ -128,7 +128,7 @@ POINTS = {
     "half of a log line is written": in_half_of_a_log_line,
     "weights are about to move": at(f"{TRAINING}.update:Updater._checked"),
     "weights have moved, nothing is logged": at(f"{TRAINING}.epochs:StepTrainer._note"),
-    "a step is begun": at(f"{TRAINING}.epochs:StepTrainer._rehearse"),
+    "a step is begun": at(f"{TRAINING}.epochs:StepTrainer._probe_memory"),
     "a method finds something out": in_a_pass(is_evaluation=False),
     "partial sums are written, not renamed": at(RENAMED, applies=starts_with("sums-", 1)),
     "evaluation": in_a_pass(is_evaluation=True),

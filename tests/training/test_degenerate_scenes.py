@@ -96,7 +96,7 @@ def test_the_loop_goes_through(manifest, three_steps, tmp_path, name):
     method = find_method(name)()
     method.all_scenes = manifest.split("train")
     run = ContinualRun(setting, method, tmp_path / "run", tmp_path / "bases", Machine(torch.device("cpu")))
-    results = run.run()
+    results = run.run().steps
     scored = sum(sum(entry.class_counts) for entry in manifest.split("val"))
     assert [sum(map(sum, result.vertices)) for result in results] == [scored] * 3
     rows = [

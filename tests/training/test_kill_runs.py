@@ -20,7 +20,7 @@ from scannet_css.methods.method import Method, find_method, method_names
 from tests.training.killed_at import POINTS
 from tests.training.real_run import ROOT
 
-DRIVER = ROOT / "tests" / "learning" / "killed_at.py"
+DRIVER = ROOT / "tests" / "training" / "killed_at.py"
 # A point that a run comes to only if its method looks at scenes before or after a step
 LOOKING = "a method finds something out"
 WITHOUT_A_LOOK = ("rcil", "lgkd+rcil", "pi", "rw", "replay")  # their `end` goes over no scenes

@@ -63,7 +63,7 @@ def finished(setting, bases, tmp_path_factory):
     runs = {}
     for name in INCREMENTAL:
         folder = tmp_path_factory.mktemp("runs") / name
-        runs[name] = (folder, make_run(setting, find_method(name)(), folder, bases).run())
+        runs[name] = (folder, make_run(setting, find_method(name)(), folder, bases).run().steps)
     return runs
 
 
@@ -86,7 +86,7 @@ def test_all_methods_share_one_base_step(finished, setting, bases):
     base_steps = [results[0] for _, results in finished.values()]
     assert all(step == base_steps[0] for step in base_steps)
     folders = {
-        make_run(setting, find_method(name)(), run[0], bases).base_folder for name, run in finished.items()
+        make_run(setting, find_method(name)(), run[0], bases).base.folder for name, run in finished.items()
     }
     assert len(folders) == 1
     (folder,) = folders
@@ -111,7 +111,7 @@ def test_what_plop_remembers_travels_with_the_checkpoint(finished):
 def test_a_finished_run_is_not_run_again(finished, setting, bases, monkeypatch):
     folder, results = finished["lgkd"]
     monkeypatch.setattr(StepTrainer, "run", lambda self: pytest.fail("trained again"))
-    assert make_run(setting, find_method("lgkd")(), folder, bases).run() == results
+    assert make_run(setting, find_method("lgkd")(), folder, bases).run().steps == results
 
 
 def test_another_seed_gives_another_network(finished, setting, tmp_path, bases):
@@ -121,18 +121,18 @@ def test_another_seed_gives_another_network(finished, setting, tmp_path, bases):
     first = make_run(other, Finetune(), tmp_path / "a", bases)
     second = make_run(replace(other, seed=5), Finetune(), tmp_path / "b", bases)
     first.run(), second.run()
-    first, second = (weights(run.base_folder / "finished.pt")["conv0p1s1.kernel"] for run in (first, second))
+    first, second = (weights(run.base.folder / "finished.pt")["conv0p1s1.kernel"] for run in (first, second))
     assert not torch.equal(first, second)
 
 
 def test_joint_is_one_step_with_all_classes(setting, bases, tmp_path):
-    results = make_run(setting, find_method("joint")(), tmp_path / "joint", bases).run()
+    results = make_run(setting, find_method("joint")(), tmp_path / "joint", bases).run().steps
     assert [step.classes for step in results] == [["background", *setting.protocol.classes]]
     assert results[0].scenes == len(setting.manifest.split("train"))
 
 
 def test_the_log_has_every_iteration_and_the_loss_falls(finished, setting, bases):
-    base = make_run(setting, Finetune(), finished["finetune"][0], bases).base_folder
+    base = make_run(setting, Finetune(), finished["finetune"][0], bases).base.folder
     rows = [json.loads(line) for line in (base / "metrics.jsonl").read_text().splitlines()]
     result = finished["finetune"][1][0]
     assert [row["iteration"] for row in rows] == list(range(result.iterations))
@@ -198,7 +198,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_move(setting, bases,
     (path,) = (tmp_path / "run" / "step1").glob("checkpoint-*.pt")  # from before the first iteration
     content = load_checkpoint(path)
     assert content["progress"]["iterations"] == 0
-    before = run.base_folder / "finished.pt"
+    before = run.base.folder / "finished.pt"
     inner = {name: value for name, value in weights(before).items() if not name.startswith("final.")}
     assert all(torch.equal(content["network"][name], value) for name, value in inner.items())
 

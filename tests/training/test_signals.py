@@ -18,7 +18,7 @@ SHARED_MEMORY = Path("/dev/shm")
 CODES = {signal.SIGTERM: 75, signal.SIGUSR1: 75, signal.SIGINT: 130}
 WAITING = """
 import time
-from scannet_css.errors import run_command
+from scannet_css.commands import run_command
 from scannet_css.training.signals import StopSignals
 
 def main(arguments):

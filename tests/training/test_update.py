@@ -17,10 +17,11 @@ from scannet_css.scenes import load_manifest
 from scannet_css.scenes.loader import BatchSet
 from scannet_css.sparse import BatchNorm
 from scannet_css.training.machine import Machine
+from scannet_css.training.not_finite import MOST_SKIPS
 from scannet_css.training.recipe import Recipe, make_optimizer, train_mode
 from scannet_css.training.run import ContinualRun
 from scannet_css.training.setting import Setting
-from scannet_css.training.update import MOST_SKIPS, Updater
+from scannet_css.training.update import Updater
 
 RECIPE = Recipe(network="minkunet14s", batch_norm="frozen", max_gradient_norm=1e9)
 CPU = Machine(torch.device("cpu"))
@@ -84,7 +85,6 @@ def runs_out(updater, monkeypatch, when):
 
     def limited(part):
         calls.append(part.names)
-        updater._part_at_work = part
         if when(len(calls), part.voxels, len(part.names)):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         shown.append(part.names)
@@ -101,8 +101,8 @@ def test_a_batch_in_parts_has_the_whole_batchs_loss_and_gradient(make, name, par
     whole = updater.run(batch, 0.01, seed=3)
     expected = gradients(updater)
     updater, batch = make(name)
-    updater.too_many_voxels = batch.voxels // parts + 1
-    assert len(updater._cut(batch)) > 1
+    updater.memory.too_many_voxels = batch.voxels // parts + 1
+    assert len(updater.memory.cut(batch)) > 1
     in_parts = updater.run(batch, 0.01, seed=3)
     precision = precision_of(name)
     assert in_parts == pytest.approx(whole, rel=precision)
@@ -129,7 +129,7 @@ def test_out_of_memory_goes_on_in_parts(make, name, monkeypatch, caplog):
         torch.testing.assert_close(value, moved[key], rtol=precision, atol=1e-9)
     # The last attempt: every scene alone, twice: for the counts and for the gradient.
     assert shown[-8:] == 2 * [[scene] for scene in batch.names]
-    assert "warning: out of memory on 4 scenes" in caplog.text and updater.too_many_voxels is not None
+    assert "warning: out of memory on 4 scenes" in caplog.text and updater.memory.too_many_voxels is not None
 
     caplog.clear()
     shown.clear()
@@ -175,7 +175,7 @@ def test_nothing_of_an_attempt_that_ran_out_of_memory_stays(make, monkeypatch):
     runs_out(updater, monkeypatch, lambda call, voxels, scenes: scenes > 2)
     tensors = []
     for _ in range(20):
-        updater.too_many_voxels = None
+        updater.memory.too_many_voxels = None
         updater.run(batch, 0.01, seed=3)
         gc.collect()
         tensors.append(sum(issubclass(type(each), torch.Tensor) for each in gc.get_objects()))
@@ -190,16 +190,16 @@ def test_another_error_is_not_taken_for_a_lack_of_memory(make, monkeypatch):
 
 
 @pytest.mark.parametrize("batch_norm", ["batch", "frozen"])
-def test_a_rehearsal_changes_nothing_but_what_it_learns(make, monkeypatch, batch_norm):
+def test_a_probe_of_the_memory_changes_nothing_but_what_it_learns(make, monkeypatch, batch_norm):
     updater, batch = make("lgkd", replace(RECIPE, batch_norm=batch_norm))
     before = everything(updater)
-    updater.rehearse(batch)
+    updater.probe_memory(batch)
     assert_same(everything(updater), before)
-    assert updater.too_many_voxels is None
+    assert updater.memory.too_many_voxels is None
     assert all(parameter.grad is None for parameter in updater.step.network.parameters())
     runs_out(updater, monkeypatch, lambda call, voxels, scenes: scenes > 2)
-    updater.rehearse(batch)
-    assert updater.too_many_voxels == batch.voxels
+    updater.probe_memory(batch)
+    assert updater.memory.too_many_voxels == batch.voxels
 
 
 @dataclass
@@ -330,7 +330,7 @@ def test_a_gpu_recovers_from_want_of_memory_again_and_again(make):
     try:
         allocated = []
         for _ in range(20):
-            updater.too_many_voxels = None
+            updater.memory.too_many_voxels = None
             assert updater.run(batch, 0.0, seed=3) == pytest.approx(whole, rel=1e-6)
             allocated.append(torch.cuda.memory_allocated())
     finally:

@@ -1,18 +1,14 @@
-"""How long the 3D viewer takes to load and to draw a large room in a headless Chromium (software rendering).
+"""How long the 3D viewer takes to load and to draw a large room: what `speed.py viewer` measures.
 
-    python benchmarks/viewer_speed.py
-    python benchmarks/viewer_speed.py --vertices 150000 --frames 40
-
-A whole frame has all points in all four panels and is waited for by reading a pixel back. While the camera
-moves, the viewer draws as many points as it can in time: the second line says how often and how many.
+In a headless Chromium with software rendering. A whole frame has all points in all four panels and is waited
+for by reading a pixel back. While the camera moves, the viewer draws as many points as it can in time: the
+second line says how often and how many.
 """
 
 import argparse
 import shutil
-import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
@@ -20,12 +16,13 @@ import numpy as np
 import torch
 
 from scannet_css.classes import CLASSES, IGNORE, NYU40_IDS
-from scannet_css.errors import InputError, run_command
+from scannet_css.errors import InputError
 from scannet_css.scenes import Scene
 from scannet_css.scenes.convert import vertex_normals
 from scannet_css.synthetic.scans import make_scan
 from scannet_css.viewer.browser import room_script, write_viewer_page
 from scannet_css.viewer.predictions import Prediction, RoomRun
+from speed_lib.measure import check_sizes
 
 OPTIONS = ("--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
 WATCH = "Boolean(document.querySelector('.room-viewer').viewer.shownSteps)"
@@ -56,11 +53,15 @@ MOVE = """async (frames) => {
 }"""
 
 
-def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(description="Measure the 3D viewer in a headless Chromium.")
-    parser.add_argument("--vertices", type=int, default=150_000, help="of the room (%(default)s)")
-    parser.add_argument("--frames", type=int, default=20, help="how many to time (%(default)s)")
-    options = parser.parse_args(arguments)
+def add_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--vertices", type=int, default=150_000, metavar="N", help="of the room (%(default)s)")
+    add("--frames", type=int, default=20, metavar="N", help="how many to time (%(default)s)")
+
+
+def measure_viewer(options: argparse.Namespace) -> None:
+    """Measures and prints. Raises InputError for wrong options and where there is no browser."""
+    check_sizes(options, {"vertices": 1000, "frames": 1})
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         raise InputError("no chromium and no google-chrome on the PATH; expected one of them")
@@ -92,7 +93,6 @@ def main(arguments: Sequence[str]) -> int:
         f"a frame while the camera moves: median {middle:.0f} ms, {1000 / middle:.1f} a second; worst "
         f"{max(moving):.0f} ms; {median(counts):.0f} points"
     )
-    return 0
 
 
 def make_room(vertices: int) -> Scene:
@@ -127,7 +127,3 @@ def make_run(room: Scene, title: str) -> RoomRun:
         Prediction(step, channels, np.where(pieces, 1 + step, right).astype(np.uint8)) for step in (0, 1)
     ]
     return RoomRun(title, steps)
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(main))
