@@ -24,6 +24,8 @@ Link = NewType("Link", str)
 Contact = NewType("Contact", str)
 Day = NewType("Day", str)
 Time = NewType("Time", str)
+Scalar = bool | int | float | str | None
+OptionValue = Scalar | list[Scalar]  # of an option of a method or recipe
 
 _HOST = r"([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,24}"
 _LINK = rf"https://(?!xn--){_HOST}(/[A-Za-z0-9._~/+=?-]*)?"

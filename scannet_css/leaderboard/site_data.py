@@ -27,7 +27,7 @@ def section_data(section: Section) -> dict[str, Any]:
     return {
         "title": section.title,
         "steps": section.steps,
-        "metrics": METRICS,
+        "metrics": list(METRICS),
         "rows": [
             {"index": index, **_row_data(section, row, *scope)} for index, row in enumerate(section.rows)
         ],
