@@ -22,7 +22,18 @@ from scannet_css.files import digest, write_json
 from scannet_css.metrics import summarise
 from scannet_css.records.old_formats import upgraded
 from scannet_css.sparse.engines.choice import engine_name
-from scannet_css.strict_json import Contact, Day, Link, OptionValue, Time, as_text, parse, read, require
+from scannet_css.strict_json import (
+    Contact,
+    Day,
+    Link,
+    OptionValue,
+    Time,
+    as_text,
+    named,
+    parse,
+    read,
+    require,
+)
 
 FORMAT = 3  # older ones: old_formats.py
 LONGEST_FILE = 64 * 2**20
@@ -164,10 +175,8 @@ def load_record(path: str | Path) -> Record:
 
 
 def _checked(path: str | Path, value: Any) -> Record:
-    try:
+    with named(path):
         return Record.from_json(parse(value) if isinstance(value, bytes) else value)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
 
 
 def environment(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> dict[str, Any]:

@@ -73,8 +73,10 @@ def test_folders_are_read_and_what_is_broken_or_missing_is_an_error(value, tmp_p
 
 ONE_MORE = """
 from scannet_css import metrics
-gap = metrics.Metric("gap", "old less new; small is good", lambda ious: ious.old - ious.new, "low", -100.0,
-                     metrics.NEW_CLASSES, decimals=2)
+def difference(ious):
+    return None if ious.new is None else ious.old - ious.new
+about = "old less new; small is good"
+gap = metrics.Metric("gap", about, difference, "low", -100.0, metrics.NEW_CLASSES, decimals=2)
 metrics.METRICS["gap"] = gap
 
 import baselines
