@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
 from datetime import date, datetime
+from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, NewType, Union, get_args, get_origin, get_type_hints
@@ -177,7 +178,7 @@ def _read_name(kind: Any, name: str, field: str) -> Any:
 
 
 def _read_dataclass(kind: type, value: Any, field: str) -> Any:
-    hints = {one.name: get_type_hints(kind)[one.name] for one in fields(kind) if one.init}
+    hints = _hints(kind)
     require(
         isinstance(value, dict), field or "the file", value, f"expected an object with {', '.join(hints)}"
     )
@@ -188,6 +189,13 @@ def _read_dataclass(kind: type, value: Any, field: str) -> Any:
     for name in required_fields(kind):
         require(name in value, f"{prefix}{name}", None, "missing")
     return kind(**{name: read(hints[name], item, f"{prefix}{name}") for name, item in value.items()})
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    """The types of the fields that are given."""
+    hints = get_type_hints(kind)
+    return {one.name: hints[one.name] for one in fields(kind) if one.init}
 
 
 def required_fields(kind: type) -> list[str]:
