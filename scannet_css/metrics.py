@@ -68,9 +68,10 @@ class Metric:
     needs: str = ""
     decimals: int = 1  # as tables show it
 
-    def shown(self, value: float | None) -> str:
-        """As a table shows it; empty where there is none."""
-        return "" if value is None else f"{value:.{self.decimals}f}"
+    def shown(self, value: float | None, deviation: float | None = None) -> str:
+        """As a table shows it, "12.3" or "12.3 ± 0.4"; empty where there is none."""
+        numbers = [f"{number:.{self.decimals}f}" for number in (value, deviation) if number is not None]
+        return " ± ".join(numbers)
 
     def rank(self, value: float) -> float:
         """Larger is better; the same for values that a table shows alike."""

@@ -44,7 +44,7 @@ def _fault(one: Field, value: Any) -> str:
     if kind is float and type(value) is int:
         value = float(value)
     if type(value) is not kind or (kind is float and not math.isfinite(value)):
-        return f"; expected {_WORDS.get(kind, kind.__name__)}"
+        return f"; expected {'a finite number' if kind is float else kind.__name__}"
     if limits.get("choices") and value not in limits["choices"]:
         return f"{did_you_mean(str(value), limits['choices'])}; expected {', '.join(limits['choices'])}"
     if limits.get("least") is not None and value < limits["least"]:
@@ -54,6 +54,3 @@ def _fault(one: Field, value: Any) -> str:
     if limits.get("most") is not None and value > limits["most"]:
         return f"; expected at most {limits['most']}"
     return ""
-
-
-_WORDS = {float: "a finite number", bool: "true or false", int: "a whole number", str: "text"}

@@ -9,7 +9,7 @@ from pandas import DataFrame
 from scannet_css.errors import InputError
 from scannet_css.leaderboard.rows import VALUES, values_of
 from scannet_css.leaderboard.sections import read_records
-from scannet_css.metrics import METRICS, curves
+from scannet_css.metrics import METRICS
 from scannet_css.records.record import Record
 
 
@@ -24,12 +24,11 @@ def dataframe(sources: str | Path | Iterable[str | Path | Record]) -> DataFrame:
 
 
 def dataframe_of_steps(sources: str | Path | Iterable[str | Path | Record]) -> DataFrame:
-    """A line for each run and step: the numbers as if the run had ended there, see `curves`; otherwise as
-    `dataframe`, with the column `step` (from 0; that of the last where a joint run has one only)."""
+    """A line for each run and step: the numbers as if the run had ended there, see `Record.curves`. Otherwise
+    as `dataframe`, with the column `step` (from 0; that of the last where a joint run has one only)."""
     lines = []
     for one in _records(sources):
-        confusions = [step.confusion.vertices for step in one.steps]
-        found = curves(confusions, base_classes=len(one.protocol.steps[0]))
+        found = one.curves()
         first = len(one.protocol.steps) - len(one.steps)
         for index in range(len(one.steps)):
             numbers = {name: values[index] for name, values in found.items()}

@@ -105,8 +105,7 @@ class Section:
         if column == "method":
             return self.label(row)
         if column in VALUES:
-            mean, deviation = map(VALUES[column].shown, row.values[column])
-            return f"{mean} ± {deviation}" if deviation else mean
+            return VALUES[column].shown(*row.values[column])
         if column in ("status", "orders"):
             return str(getattr(row, column))
         text = row.facts[column]

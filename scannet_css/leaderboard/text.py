@@ -55,7 +55,7 @@ def render_markdown(
     parts = [f"# Leaderboard\n\n{INTRO}\n"]
     for section in sections:
         parts.append(f"## {_escape(section.title)}\n\n{_escape(section.description)}\n")
-        parts.append(_markdown_lines(_markdown_rows(section, columns)))
+        parts.append(markdown_table(_markdown_rows(section, columns)))
         notes = [(section.label(row), flag) for row in section.all_rows for flag in row.flags]
         if notes:
             parts.append("".join(f"- {_escape(label)}: {_escape(flag)}\n" for label, flag in notes))
@@ -68,7 +68,7 @@ def render_markdown(
         caveats = "".join(f"- {_escape(caveat)}\n" for caveat in table.caveats)
         parts.append(f"### {_escape(table.title)}\n\n{_escape(table.source)}, <{table.link}>\n\n{caveats}")
         lines = [[name, *(number(value) for value in values)] for name, values in table.rows]
-        parts.append(_markdown_lines([["method", *table.columns], *lines]))
+        parts.append(markdown_table([["method", *table.columns], *lines]))
     return "\n".join(parts)
 
 
@@ -85,7 +85,8 @@ def _markdown_rows(section: Section, columns: Sequence[str]) -> list[list[str]]:
     return lines
 
 
-def _markdown_lines(lines: list[list[str]]) -> str:
+def markdown_table(lines: Sequence[Sequence[str]]) -> str:
+    """A table of Markdown that reads as plain text too; the first line is its head."""
     widths = [max(len(line[index]) for line in lines) for index in range(len(lines[0]))]
     lines = [lines[0], ["-" * width for width in widths], *lines[1:]]
     return "".join("| " + " | ".join(map(str.ljust, line, widths)) + " |\n" for line in lines)

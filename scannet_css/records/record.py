@@ -19,7 +19,7 @@ import scannet_css
 from scannet_css import distributed
 from scannet_css.errors import InputError
 from scannet_css.files import digest, write_json
-from scannet_css.metrics import summarise
+from scannet_css.metrics import curves, summarise
 from scannet_css.records.old_formats import upgraded
 from scannet_css.sparse.engines.choice import engine_name
 from scannet_css.strict_json import (
@@ -157,8 +157,14 @@ class Record:
 
     def metrics(self, level: str = "vertices") -> dict[str, float | None]:
         """Every reported number, recomputed from the confusion matrices at "vertices" or "voxels"."""
-        confusions = [getattr(step.confusion, level) for step in self.steps]
-        return summarise(confusions, base_classes=len(self.protocol.steps[0]))
+        return summarise(self._confusions(level), base_classes=len(self.protocol.steps[0]))
+
+    def curves(self) -> dict[str, list[float | None]]:
+        """Every reported number after each step, at vertices; see scannet_css.metrics."""
+        return curves(self._confusions("vertices"), base_classes=len(self.protocol.steps[0]))
+
+    def _confusions(self, level: str) -> list[list[list[int]]]:
+        return [getattr(step.confusion, level) for step in self.steps]
 
 
 def save_record(record: Record, path: str | Path) -> None:
