@@ -18,14 +18,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 import baselines  # noqa: F401  registers the methods, whose settings are checked
-from scannet_css.classes import CLASSES
 from scannet_css.commands import Parser, run_command
 from scannet_css.errors import InputError
 from scannet_css.leaderboard.published import read_published
 from scannet_css.leaderboard.sections import build_sections, read_records, read_reported
 from scannet_css.leaderboard.site import write_site
 from scannet_css.leaderboard.site_rooms import find_rooms
-from scannet_css.leaderboard.text import SHORT_TABLE, render_markdown, write_leaderboard
+from scannet_css.leaderboard.text import PAPER_TABLE, render_markdown, write_leaderboard
 from scannet_css.records.splits import load_splits
 from scannet_css.scenes import load_manifest
 
@@ -62,14 +61,14 @@ def main(arguments: Sequence[str]) -> int:
         )
     sections = build_sections(records, load_splits(ROOT / "benchmarks" / "splits"), reported)
     write_leaderboard(sections, options.out, read_published())
-    rooms, classes = (), CLASSES
+    rooms, classes = (), ()
     if options.data:
         manifest = load_manifest(options.data)
         classes = manifest.classes
         found = find_rooms([path for path in paths if path.is_dir()], manifest, options.rooms)
         rooms = tqdm(found, total=options.rooms, unit="room", disable=None)
     page = write_site(sections, read_published(), options.html or options.out, rooms, classes)
-    print(render_markdown(sections, SHORT_TABLE))
+    print(render_markdown(sections, PAPER_TABLE))
     print(f"wrote {options.out / 'leaderboard.csv'}, leaderboard.md, leaderboard.tex and {page}")
     return 1 if problems else 0
 

@@ -1,11 +1,14 @@
 """Confusion matrices -> every number that is reported. docs/metrics.md states each formula and edge case.
 
+METRICS is the one place that knows them: whatever shows, sorts, bounds or explains a number asks it.
+
 A confusion matrix is (C, C) integers: rows are the ground truth's channels, columns the predicted ones,
 channel 0 is background and the classes follow in the order in which they arrive: an earlier step has the
 smaller matrix.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,7 +16,102 @@ from torch import Tensor
 
 from scannet_css.classes import IGNORE
 
-METRICS = ("bg", "old", "new", "all", "all_with_bg", "average", "hiou", "forgetting")
+
+@dataclass(frozen=True)
+class Ious:
+    """What a metric is computed from. `steps`: percent of every channel after each step, (C_t,) float64, NaN
+    where it has none; `base`: how many classes are old."""
+
+    steps: list[np.ndarray]
+    base: int
+
+    @property
+    def last(self) -> np.ndarray:
+        return self.steps[-1]
+
+    @property
+    def old(self) -> float | None:
+        return _mean(self.last[1 : self.base + 1])
+
+    @property
+    def new(self) -> float | None:
+        return _mean(self.last[self.base + 1 :])
+
+    def forgetting(self) -> float | None:
+        """Best earlier IoU less the last one, averaged over the classes known before the last step."""
+        if len(self.steps) < 2:
+            return None
+        seen = len(self.steps[-2])
+        best = np.full(seen, np.nan)
+        for step in self.steps[:-1]:
+            best[: len(step)] = np.fmax(best[: len(step)], step)  # fmax passes over NaN
+        return _mean((best - self.last[:seen])[1:])
+
+    def average(self) -> float | None:
+        return _mean(np.array([_mean(step[1:]) for step in self.steps], dtype=np.float64))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A reported number, in percent.
+
+    `better` is "high" or "low", None where neither is good. `lowest` is the least value there can be, 100 the
+    most. `needs` says what a run must have for the number to exist: NEW_CLASSES, EARLIER_STEP, SOME_POINT (of
+    background, which no protocol promises), or nothing beyond classes.
+    """
+
+    name: str
+    meaning: str  # one line, for readers of a table
+    value: Callable[[Ious], float | None]
+    better: str | None = "high"
+    lowest: float = 0.0
+    needs: str = ""
+    decimals: int = 1  # as tables show it
+
+    def shown(self, value: float | None, deviation: float | None = None) -> str:
+        """As a table shows it, "12.3" or "12.3 ± 0.4"; empty where there is none."""
+        numbers = [f"{number:.{self.decimals}f}" for number in (value, deviation) if number is not None]
+        return " ± ".join(numbers)
+
+    def rank(self, value: float) -> float:
+        """Larger is better; the same for values that a table shows alike."""
+        return round(value, self.decimals) * (-1 if self.better == "low" else 1)
+
+
+NEW_CLASSES, EARLIER_STEP, SOME_POINT = "new classes", "an earlier step", "some point"
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric("bg", "IoU of background", lambda ious: _mean(ious.last[:1]), None, needs=SOME_POINT),
+        Metric("old", "mean over the classes of step 0", lambda ious: ious.old),
+        Metric("new", "mean over all classes added after step 0", lambda ious: ious.new, needs=NEW_CLASSES),
+        Metric(
+            "all",
+            "mean over all classes without background; the table is sorted by it",
+            lambda ious: _mean(ious.last[1:]),
+        ),
+        Metric(
+            "all_with_bg",
+            "mean over all classes and background, as papers on images report it",
+            lambda ious: _mean(ious.last),
+        ),
+        Metric("average", "mean of all over the steps", Ious.average),
+        Metric(
+            "hiou",
+            "harmonic mean of old and new",
+            lambda ious: _harmonic_mean(ious.old, ious.new),
+            needs=NEW_CLASSES,
+        ),
+        Metric(
+            "forgetting",
+            "best earlier IoU less the last, over classes known before the last step; low is good",
+            Ious.forgetting,
+            better="low",
+            lowest=-100.0,
+            needs=EARLIER_STEP,
+        ),
+    )
+}
 
 
 def accumulate(confusion: Tensor | None, truth: Tensor, prediction: Tensor, channels: int) -> Tensor:
@@ -54,20 +152,9 @@ def summarise(confusions: Sequence, base_classes: int | None = None) -> dict[str
     run, which has one step. A number that has nothing to be computed from is None: no old or new class, no
     earlier step, no occurring class. Raises ValueError for anything that is not such a sequence.
     """
-    ious = _ious_of_steps(confusions)
-    base = _base_classes(ious, base_classes)
-    last = ious[-1]
-    old, new = _mean(last[1 : base + 1]), _mean(last[base + 1 :])
-    return {
-        "bg": _mean(last[:1]),
-        "old": old,
-        "new": new,
-        "all": _mean(last[1:]),
-        "all_with_bg": _mean(last),
-        "average": _mean(np.array([_mean(step[1:]) for step in ious], dtype=np.float64)),
-        "hiou": _harmonic_mean(old, new),
-        "forgetting": _forgetting(ious),
-    }
+    steps = _ious_of_steps(confusions)
+    ious = Ious(steps, _base_classes(steps, base_classes))
+    return {name: metric.value(ious) for name, metric in METRICS.items()}
 
 
 def iou_table(confusions: Sequence) -> np.ndarray:
@@ -152,17 +239,6 @@ def _when_learnt(confusions: Sequence) -> np.ndarray:
     """(C,) the step that brought each channel."""
     sizes = np.array([len(confusion) for confusion in confusions])
     return np.searchsorted(sizes, np.arange(sizes[-1]), side="right")
-
-
-def _forgetting(ious: list[np.ndarray]) -> float | None:
-    """Best earlier IoU less the last one, averaged over the classes known before the last step."""
-    if len(ious) < 2:
-        return None
-    seen = len(ious[-2])
-    best = np.full(seen, np.nan)
-    for step in ious[:-1]:
-        best[: len(step)] = np.fmax(best[: len(step)], step)  # fmax passes over NaN
-    return _mean((best - ious[-1][:seen])[1:])
 
 
 def _harmonic_mean(old: float | None, new: float | None) -> float | None:

@@ -1,19 +1,33 @@
-"""Strict reading of JSON into dataclasses: the type hints are the schema, and one rule holds for every text.
+"""Strict reading of JSON and TOML into dataclasses: the type hints are the schema.
+
+A field with a default may be left out, every other one may not, and there are no others.
 
 What a third party writes ends up in spreadsheets, pages and terminals, so text that could act there is
 refused rather than escaped: no formula, markup, web address, control or bidirectional character passes
-TEXT_RULE. Web addresses stand in fields of their own kind, Link, and contacts in Contact.
+TEXT_RULE, which holds for `str`. Web addresses stand in fields of their own kind, Link, and contacts in
+Contact. Own files, which nobody else is shown, may say what they like: Prose, and Name where it must not be
+empty.
 """
 
 import json
 import re
+import sys
 from collections import Counter
-from dataclasses import is_dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import MISSING, fields, is_dataclass
 from datetime import date, datetime
+from functools import cache
+from pathlib import Path
 from types import UnionType
 from typing import Any, NewType, Union, get_args, get_origin, get_type_hints
 
-from scannet_css.errors import InputError
+from scannet_css.errors import InputError, did_you_mean
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 LONGEST_TEXT = 120
 TEXT_RULE = (
@@ -24,6 +38,10 @@ Link = NewType("Link", str)
 Contact = NewType("Contact", str)
 Day = NewType("Day", str)
 Time = NewType("Time", str)
+Name = NewType("Name", str)
+Prose = NewType("Prose", str)
+Scalar = bool | int | float | str | None
+OptionValue = Scalar | list[Scalar]  # of an option of a method or recipe
 
 _HOST = r"([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,24}"
 _LINK = rf"https://(?!xn--){_HOST}(/[A-Za-z0-9._~/+=?-]*)?"
@@ -44,6 +62,8 @@ TEXTS: dict[Any, tuple[str, str]] = {
         r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z",
         "expected UTC time as 2026-11-22T18:00:00Z",
     ),
+    Name: (r"[\s\S]+", "expected a text that is not empty"),
+    Prose: (r"[\s\S]*", "expected a text"),
 }
 _UNIONS = (UnionType, Union)  # a NewType in it makes it the latter
 _PATTERNS = {kind: re.compile(pattern, re.ASCII) for kind, (pattern, _) in TEXTS.items()}
@@ -56,8 +76,11 @@ _NAMES = {
     Contact: "text",
     Day: "text",
     Time: "text",
+    Name: "text",
+    Prose: "text",
     type(None): "null",
     list: "a list",
+    tuple: "a list",
 }
 
 
@@ -73,6 +96,26 @@ def require(holds: bool, field: str, value: Any, rule: str) -> None:
         raise InputError(f"{_short(ascii(field)[1:-1])} is {_short(ascii(value))}: {rule}")
 
 
+@contextmanager
+def named(place: object) -> Iterator[None]:
+    """Puts a file's name, or another place, before the message of an InputError that is raised inside."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from None
+
+
+def read_file(kind: Any, path: Path, absent: str) -> Any:
+    """A JSON file, or TOML by its name, as `kind`; see `read`. Raises InputError, one line that begins with
+    the path; `absent` is what it says of a file that is not there."""
+    with named(path):
+        try:
+            content = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            raise InputError(absent) from None
+        return read(kind, parse_toml(content) if path.suffix == ".toml" else parse(content), "")
+
+
 def parse(content: bytes) -> Any:
     """JSON from bytes. Raises InputError for anything else, also for a name twice in one object."""
     try:
@@ -83,28 +126,40 @@ def parse(content: bytes) -> Any:
         raise InputError(f"not a JSON file: {error}") from None
 
 
+def parse_toml(content: bytes) -> dict[str, Any]:
+    """TOML from bytes. Raises InputError for anything else."""
+    try:
+        return tomllib.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"not a TOML file: {error}") from None
+
+
 def read(kind: Any, value: Any, field: str) -> Any:
-    """`value` as `kind`: a dataclass, list[...] (a tuple too), dict[str, ...], a union, or JSON's own types.
+    """`value` as `kind`: a dataclass, list[...], tuple[..., ...], dict[str, ...] (of any text, or of whole
+    numbers as text), a union, JSON's own types, or Any.
 
     `field` names the place in messages ("" at the top). Raises InputError for a missing, unknown or
     ill-typed field.
     """
     origin, inner = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return value
     if is_dataclass(kind):
         return _read_dataclass(kind, value, field)
-    if origin is list:
+    if origin in (list, tuple):
         require(isinstance(value, (list, tuple)), field, value, "expected a list")
         if inner[0] is int and all(type(item) is int and abs(item) < 2**53 for item in value):
-            return list(value)  # rows of confusion matrices are most of a record
-        return [read(inner[0], item, f"{field}[{index}]") for index, item in enumerate(value)]
+            return origin(value)  # rows of confusion matrices are most of a record
+        return origin(read(inner[0], item, f"{field}[{index}]") for index, item in enumerate(value))
     if origin is dict:
         require(isinstance(value, dict), field, value, "expected an object")
         return {
-            read(str, name, field): read(inner[1], item, f"{field}.{name}") for name, item in value.items()
+            _read_name(inner[0], name, field): read(inner[1], item, f"{field}.{name}" if field else name)
+            for name, item in value.items()
         }
     fitting = [one for one in (inner if origin in _UNIONS else (kind,)) if _fits(one, value)]
     require(bool(fitting), field, value, f"expected {_described(kind)}")
-    if get_origin(fitting[0]) is list or is_dataclass(fitting[0]):
+    if get_origin(fitting[0]) in (list, tuple, dict) or is_dataclass(fitting[0]):
         return read(fitting[0], value, field)
     if fitting[0] in TEXTS:
         require(_follows(fitting[0], value), field, value, TEXTS[fitting[0]][1])
@@ -114,22 +169,43 @@ def read(kind: Any, value: Any, field: str) -> Any:
     return float(value) if fitting[0] is float else value
 
 
+def _read_name(kind: Any, name: str, field: str) -> Any:
+    """A name in an object; JSON has whole numbers as text there."""
+    if kind is int:
+        require(bool(re.fullmatch("-?[0-9]{1,15}", name)), field, name, "expected a whole number as a name")
+        return int(name)
+    return read(kind, name, field)
+
+
 def _read_dataclass(kind: type, value: Any, field: str) -> Any:
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     require(
         isinstance(value, dict), field or "the file", value, f"expected an object with {', '.join(hints)}"
     )
     prefix = f"{field}." if field else ""
     for name in value:
-        require(name in hints, f"{prefix}{name}", value[name], f"unknown field, expected {', '.join(hints)}")
-    for name in hints:
+        rule = f"unknown field{did_you_mean(name, hints)}, expected {', '.join(hints)}"
+        require(name in hints, f"{prefix}{name}", value[name], rule)
+    for name in required_fields(kind):
         require(name in value, f"{prefix}{name}", None, "missing")
-    return kind(**{name: read(hint, value[name], f"{prefix}{name}") for name, hint in hints.items()})
+    return kind(**{name: read(hints[name], item, f"{prefix}{name}") for name, item in value.items()})
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    """The types of the fields that are given."""
+    hints = get_type_hints(kind)
+    return {one.name: hints[one.name] for one in fields(kind) if one.init}
+
+
+def required_fields(kind: type) -> list[str]:
+    """The fields of a dataclass that have no default."""
+    return [one.name for one in fields(kind) if one.default is MISSING and one.default_factory is MISSING]
 
 
 def _follows(kind: Any, text: str) -> bool:
     # the length first: a lookahead over a megabyte takes its time
-    if len(text) > 200 or not _PATTERNS[kind].fullmatch(text):
+    if (kind not in (Name, Prose) and len(text) > 200) or not _PATTERNS[kind].fullmatch(text):
         return False
     try:
         if kind is Day:
@@ -146,9 +222,9 @@ def _fits(kind: Any, value: Any) -> bool:
         return type(value) is str
     if kind is float:
         return type(value) in (int, float)
-    if get_origin(kind) is list:
+    if get_origin(kind) in (list, tuple):
         return type(value) in (list, tuple)
-    if is_dataclass(kind):
+    if is_dataclass(kind) or get_origin(kind) is dict:
         return isinstance(value, dict)
     return type(value) is kind  # exact: true and false are no integers
 
@@ -176,7 +252,7 @@ def _schema_of(kind: Any) -> dict[str, Any]:
         return {
             "type": "object",
             "properties": {name: _schema_of(hint) for name, hint in hints.items()},
-            "required": list(hints),
+            "required": required_fields(kind),
             "additionalProperties": False,
         }
     if origin is list:

@@ -42,7 +42,7 @@ def test_iou_table_has_a_row_per_step_and_nothing_before_a_class_arrives():
 
 def test_curves_are_the_summaries_of_every_prefix():
     found = curves([FIRST, SECOND, THIRD])
-    assert tuple(found) == METRICS
+    assert tuple(found) == tuple(METRICS)
     assert found["bg"] == pytest.approx([800 / 11, 40, 800 / 9])
     assert found["old"] == pytest.approx([70, 43.75, 68.75])
     assert found["new"] == [None, pytest.approx(1000 / 19), pytest.approx(25)]

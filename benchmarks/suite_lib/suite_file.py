@@ -1,40 +1,59 @@
 """benchmarks/suite.toml, read strictly: what the official runs are. docs/suite.md describes the file."""
 
 import itertools
-import math
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import baselines  # noqa: F401  registers the methods
 from scannet_css.errors import InputError, did_you_mean
 from scannet_css.methods.method import Method, find_method, method_names, options_of
-from scannet_css.network import NETWORKS
 from scannet_css.protocols import load_protocol
+from scannet_css.strict_json import Name, OptionValue, Prose, named, read, read_file, require
 from scannet_css.training.recipe import Recipe
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
-TOP = {"data": dict, "recipe": dict, "settings": dict, "block": list}
-DATA = {"folder": str, "make": dict}
-MAKE = {"train": int, "val": int, "seed": int, "vertices": int, "voxel_size": float}
-BLOCK = {
-    "name": str,
-    "description": str,
-    "data": str,
-    "protocols": list,
-    "seeds": list,
-    "methods": (list, str),
-    "recipe": str,
-    "settings": str,
-    "grid": dict,
-}
-OPTIONAL = ("recipe", "settings", "grid", "make", "description")
+@dataclass(frozen=True)
+class Make:
+    """How a synthetic set is made: the arguments of make_synthetic_set."""
+
+    train: int
+    val: int
+    seed: int
+    vertices: int
+    voxel_size: float  # metres
+
+
+@dataclass(frozen=True)
+class DataTable:
+    folder: Name
+    make: Make | None = None
+
+
+@dataclass
+class Block:
+    """Runs of every method on every protocol with every seed."""
+
+    name: Name
+    data: Name
+    protocols: list[Name]
+    seeds: list[int]
+    methods: list[Name] | Name  # or "all"
+    description: Prose = ""
+    recipe: Prose = ""
+    settings: Prose = ""
+    grid: dict[Name, list[OptionValue]] = field(default_factory=dict)
+
+
+@dataclass
+class SuiteFile:
+    """The tables of the file; a recipe and the settings hold what differs from the defaults."""
+
+    data: dict[Name, DataTable] = field(default_factory=dict)
+    recipe: dict[Name, Any] = field(default_factory=dict)
+    settings: dict[Name, dict[Name, dict[Name, OptionValue]]] = field(default_factory=dict)
+    block: list[Any] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -43,7 +62,7 @@ class DataSet:
 
     name: str
     folder: Path
-    make: dict[str, Any] | None
+    make: Make | None
 
     @property
     def prepared(self) -> Path:
@@ -105,68 +124,55 @@ class Run:
 def read_suite(path: Path, root: Path) -> list[Run]:
     """The runs of a suite file in its order, those of two blocks in both. `root`: what its folders are
     relative to. Raises InputError naming file, place, key and what was expected."""
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such suite file") from None
-    except ValueError as error:
-        raise InputError(f"{path}: not TOML ({error})") from None
-    try:
+    content = read_file(SuiteFile, path, "no such suite file")
+    with named(path):
         return _runs(content, root)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
 
 
-def _runs(content: dict, root: Path) -> list[Run]:
-    _check(content, TOP, "the file", optional=tuple(TOP))
-    data = {name: _data_set(name, value, root) for name, value in content.get("data", {}).items()}
-    recipes = {name: _recipe(name, value) for name, value in content.get("recipe", {}).items()}
-    sets = {name: _settings_of_all(name, value) for name, value in content.get("settings", {}).items()}
+def _runs(file: SuiteFile, root: Path) -> list[Run]:
+    data = {name: DataSet(name, root / one.folder, one.make) for name, one in file.data.items()}
+    for name, value in file.recipe.items():
+        with named(f"recipe.{name}"):
+            read(Recipe, value, "")
+    for name, settings in file.settings.items():
+        with named(f"settings.{name}"):
+            for method, values in settings.items():
+                _checked_settings(find_method(method), values)
+    names = [block.get("name") for block in file.block if isinstance(block, dict)]
     runs: list[Run] = []
-    blocks = content.get("block", [])
-    names = [block.get("name") for block in blocks if isinstance(block, dict)]
-    for number, block in enumerate(blocks):
-        where = (
-            f"block {block.get('name', number + 1)!r}" if isinstance(block, dict) else f"block {number + 1}"
-        )
-        _check(block, BLOCK, where)
-        if names.count(block["name"]) > 1:
-            raise InputError(f"{where}: the name occurs twice; expected one block of each name")
-        runs += _runs_of(block, where, data, recipes, sets)
+    for number, value in enumerate(file.block, start=1):
+        with named(f"block {value.get('name', number) if isinstance(value, dict) else number!r}"):
+            block = read(Block, value, "")
+            require(names.count(block.name) == 1, "name", block.name, "expected one block of each name")
+            runs += _runs_of(block, data, file)
     return runs
 
 
-def _runs_of(block: dict, where: str, data: dict, recipes: dict, sets: dict) -> Iterator[Run]:
-    source = _known(block["data"], data, f"{where}: data")
-    recipe_name = block.get("recipe", "")
-    recipe = _known(recipe_name, recipes, f"{where}: recipe") if recipe_name else {}
-    chosen = _known(block["settings"], sets, f"{where}: settings") if "settings" in block else {}
-    methods = _our_methods() if block["methods"] in ("all", ["all"]) else block["methods"]
-    for key, values in (("protocols", block["protocols"]), ("methods", methods)):
-        if not isinstance(values, list) or not values or not all(isinstance(value, str) for value in values):
-            raise InputError(f"{where}: {key} is {values!r}; expected a list of names, at least one")
-    if not block["seeds"]:
-        raise InputError(f"{where}: seeds is []; expected whole numbers from 0, at least one")
-    for seed in block["seeds"]:
-        if type(seed) is not int or seed < 0:
-            raise InputError(f"{where}: seed {seed!r}; expected whole numbers from 0")
-    points = list(_points(block.get("grid", {}), where))
-    try:
-        names = {protocol: load_protocol(protocol).name for protocol in block["protocols"]}
-        classes = {method: find_method(method) for method in methods}
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from None
-    for protocol, method, seed in itertools.product(names, classes, block["seeds"]):
+def _runs_of(block: Block, data: dict[str, DataSet], file: SuiteFile) -> Iterator[Run]:
+    source = _known(block.data, data, "data")
+    recipe = _known(block.recipe, file.recipe, "recipe") if block.recipe else {}
+    chosen = _known(block.settings, file.settings, "settings") if block.settings else {}
+    methods = _our_methods() if block.methods in ("all", ["all"]) else block.methods
+    require(isinstance(methods, list), "methods", methods, 'expected a list, or "all"')
+    for field_name, values in (("protocols", block.protocols), ("methods", methods), ("seeds", block.seeds)):
+        require(bool(values), field_name, values, "expected at least one")
+    require(min(block.seeds) >= 0, "seeds", block.seeds, "expected whole numbers from 0")
+    for name, values in block.grid.items():
+        require(bool(values), f"grid.{name}", values, "expected at least one value")
+    points = [dict(zip(block.grid, one, strict=True)) for one in itertools.product(*block.grid.values())]
+    protocols = {protocol: load_protocol(protocol).name for protocol in block.protocols}
+    classes = {method: find_method(method) for method in methods}
+    for protocol, method, seed in itertools.product(protocols, classes, block.seeds):
         for point in points:
             yield Run(
-                block=block["name"],
+                block=block.name,
                 data=source,
                 protocol=protocol,
-                protocol_name=names[protocol],
+                protocol_name=protocols[protocol],
                 method=method,
                 method_name=classes[method].name,
-                settings=_checked_settings(classes[method], {**chosen.get(method, {}), **point}, where),
-                recipe_name=recipe_name,
+                settings=_checked_settings(classes[method], {**chosen.get(method, {}), **point}),
+                recipe_name=block.recipe,
                 recipe=tuple(recipe.items()),
                 seed=seed,
             )
@@ -177,113 +183,23 @@ def _our_methods() -> list[str]:
     return [name for name in method_names() if find_method(name).__module__.startswith("baselines.")]
 
 
-def _points(grid: dict, where: str) -> Iterator[dict[str, Any]]:
-    for name, values in grid.items():
-        if not isinstance(values, list) or not values:
-            raise InputError(f"{where}: grid.{name} is {values!r}; expected a list of values")
-    for values in itertools.product(*grid.values()):
-        yield dict(zip(grid, values, strict=True))
-
-
-def _checked_settings(method: type[Method], settings: dict, where: str) -> tuple[tuple[str, Any], ...]:
+def _checked_settings(method: type[Method], settings: dict) -> tuple[tuple[str, Any], ...]:
     """Those that differ from the defaults, in the method's order."""
     options = {parameter.name: parameter for parameter in options_of(method)}
     for name in settings:
         if name not in options:
             known, hint = ", ".join(options) or "none", did_you_mean(name, options)
-            raise InputError(
-                f"{where}: method {method.name!r} has no setting {name!r}{hint}; expected {known}"
-            )
-    try:
-        made = method(**settings)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from None
+            raise InputError(f"method {method.name!r} has no setting {name!r}{hint}; expected {known}")
+    made = method(**settings)
     values = [(name, type(options[name].default)(getattr(made, name))) for name in options]  # 2 is 2.0
     return tuple((name, value) for name, value in values if value != options[name].default)
 
 
-def _data_set(name: str, value: Any, root: Path) -> DataSet:
-    where = f"data.{name}"
-    _check(value, DATA, where)
-    if "make" in value:
-        _check(value["make"], MAKE, f"{where}.make")
-    return DataSet(name, root / value["folder"], _Frozen(value["make"]) if "make" in value else None)
-
-
-class _Frozen(dict):
-    """A dict that can stand in a set."""
-
-    def __hash__(self) -> int:  # type: ignore[override]
-        return hash(tuple(self.items()))
-
-
-def _recipe(name: str, value: Any) -> dict[str, Any]:
-    kinds = {parameter.name: type(parameter.default) for parameter in fields(Recipe)}
-    _check(value, kinds, f"recipe.{name}", optional=tuple(kinds))
-    try:
-        Recipe(**value)
-    except InputError as error:
-        raise InputError(f"recipe.{name}: {error}") from None
-    network = value.get("network")
-    if network is not None and network not in NETWORKS:
-        hint = did_you_mean(network, NETWORKS)
-        raise InputError(f"recipe.{name}: network is {network!r}{hint}; expected {', '.join(NETWORKS)}")
-    return value
-
-
-def _settings_of_all(name: str, value: Any) -> dict[str, dict]:
-    if not isinstance(value, dict):
-        raise InputError(f"settings.{name} is {value!r}; expected a table for each method")
-    for method, settings in value.items():
-        if not isinstance(settings, dict):
-            raise InputError(f"settings.{name}.{method} is {settings!r}; expected a table of settings")
-        try:
-            found = find_method(method)
-        except InputError as error:
-            raise InputError(f"settings.{name}: {error}") from None
-        _checked_settings(found, settings, f"settings.{name}.{method}")
-    return value
-
-
-def _check(value: Any, kinds: dict[str, Any], where: str, optional: tuple[str, ...] = OPTIONAL) -> None:
-    """Raises InputError for a key that is not known, missing or of another type."""
-    if not isinstance(value, dict):
-        raise InputError(f"{where} is {value!r}; expected a table with {', '.join(kinds)}")
-    for key, found in value.items():
-        if key not in kinds:
-            raise InputError(
-                f"{where}: unknown key {key!r}{did_you_mean(key, kinds)}; expected {', '.join(kinds)}"
-            )
-        kind = kinds[key]
-        if not _is_of(found, kind):
-            raise InputError(f"{where}: {key} is {found!r}; expected {_WORDS[kind]}")
-    for key in kinds:
-        if key not in value and key not in optional:
-            raise InputError(f"{where}: {key} is missing")
-
-
-def _is_of(value: Any, kind: type | tuple[type, ...]) -> bool:
-    if kind is float:  # 2 is 2.0; TOML also has inf and nan
-        return type(value) in (int, float) and math.isfinite(value)
-    return type(value) in (kind if isinstance(kind, tuple) else (kind,))
-
-
-_WORDS = {
-    str: "text",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    list: "a list",
-    (list, str): 'a list, or "all"',
-    dict: "a table",
-}
-
-
-def _known(name: str, values: dict[str, Any], where: str) -> Any:
+def _known(name: str, values: dict[str, Any], key: str) -> Any:
     if name not in values:
         known = ", ".join(values) or "none defined"
         hint = did_you_mean(name, values)
-        raise InputError(f"{where} is {name!r}, which is not defined{hint}; expected {known}")
+        raise InputError(f"{key} is {name!r}, which is not defined{hint}; expected {known}")
     return values[name]
 
 

@@ -5,7 +5,7 @@ import json
 import subprocess
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -110,7 +110,7 @@ class Suite:
         data = run.data
         if data.name not in self._manifests:
             if data.make and makes_data and not data.is_there:
-                make_synthetic_set(data.folder, **data.make)
+                make_synthetic_set(data.folder, **asdict(data.make))
             self._manifests[data.name] = load_manifest(data.prepared) if data.is_there else None
         return self._manifests[data.name]
 

@@ -30,6 +30,8 @@ from scannet_css.errors import InputError
 from scannet_css.files import write_atomic
 from scannet_css.leaderboard.rows import Row, mean_and_deviation
 from scannet_css.leaderboard.sections import Section, read_records
+from scannet_css.leaderboard.text import markdown_table
+from scannet_css.metrics import METRICS
 from scannet_css.records.record import Record
 
 DOCS = Path(__file__).resolve().parents[1]
@@ -252,13 +254,12 @@ def value(setting: object) -> str:
 
 
 def numbers(metrics: dict, names: Sequence[str]) -> list[str]:
-    return ["" if metrics[name] is None else f"{metrics[name]:.1f}" for name in names]
+    return [METRICS[name].shown(metrics[name]) for name in names]
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean ± unbiased deviation, one decimal."""
-    mean, deviation = mean_and_deviation(values)
-    return f"{mean:.1f}" + (f" ± {deviation:.1f}" if deviation is not None else "")
+    """Mean ± unbiased deviation of `all`."""
+    return METRICS["all"].shown(*mean_and_deviation(values))
 
 
 def short(protocol: str) -> str:
@@ -266,14 +267,8 @@ def short(protocol: str) -> str:
 
 
 def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Markdown, readable as plain text too; NOTHING without lines."""
-    if not lines:
-        return NOTHING
-    rows = [header, *lines]
-    widths = [max(3, *(len(row[index]) for row in rows)) for index in range(len(header))]
-    padded = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in rows]
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([padded[0], rule, *padded[1:]])
+    """Markdown; NOTHING without lines."""
+    return markdown_table([header, *lines]).rstrip("\n") if lines else NOTHING
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 from results_data import PROTOCOLS, Results
 
 from scannet_css.leaderboard.published import PublishedTable, read_published
+from scannet_css.metrics import METRICS
 
 PUBLISHED = Path(__file__).with_name("published.json")
 NAMES = ("old", "new", "all")
@@ -46,4 +47,4 @@ def _ours(results: Results, protocol: str, method: str) -> str:
     if block is None:
         return ""
     row = block.joint if method == "joint" else block.by_method.get(method)
-    return "" if row is None else " / ".join(f"{row.values[name][0]:.1f}" for name in NAMES)
+    return "" if row is None else " / ".join(METRICS[name].shown(row.values[name][0]) for name in NAMES)

@@ -13,7 +13,6 @@ from scannet_css.files import digest
 from scannet_css.leaderboard.rows import Row, mean_and_deviation
 from scannet_css.leaderboard.sections import Section, build_sections
 from scannet_css.methods.method import find_method, options_of
-from scannet_css.metrics import summarise
 from scannet_css.records.record import Record
 
 # How the hashes of the two manifests begin: the rooms of the tables, and those on which settings were chosen.
@@ -127,19 +126,13 @@ def bases(block: Block) -> list[Base]:
     for row in sorted(block.section.methods, key=lambda row: row.first.method.name):
         name = row.first.method.name
         word = find_method(name).base or "softmax"
-        by_seed = {one.seed: step_metric(one, 0) for one in row.records}
+        by_seed = {one.seed: one.curves()["all"][0] for one in row.records}
         same = [base for base in found if base.word == word and base.by_seed == by_seed]
         if same:
             same[0].methods.append(name)
         else:
             found.append(Base(word, [name], by_seed))
     return sorted(found, key=lambda base: -len(base.methods))
-
-
-def step_metric(record: Record, index: int, metric: str = "all") -> float:
-    """A metric of the run as if it had ended after step `index`."""
-    confusions = [step.confusion.vertices for step in record.steps[: index + 1]]
-    return summarise(confusions, base_classes=len(record.protocol.steps[0]))[metric]
 
 
 def differences(before: Row, after: Row, metric: str) -> list[float]:
@@ -180,7 +173,7 @@ def picture_data(results: Results) -> dict[str, Any]:
 def _steps(block: Block) -> dict[str, Any]:
     lines = {}
     for row in block.section.methods[:LINES]:
-        runs = [[step_metric(one, index) for index in range(len(one.steps))] for one in row.records]
+        runs = [one.curves()["all"] for one in row.records]
         values = [mean_and_deviation(step) for step in zip(*runs, strict=True)]
         lines[row.first.method.name] = [[mean, deviation or 0] for mean, deviation in values]
     joint = block.joint and block.joint.values["all"][0]

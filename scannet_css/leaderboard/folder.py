@@ -24,7 +24,7 @@ from scannet_css.records.record import Record, load_record, save_record
 from scannet_css.records.splits import Split, load_splits
 from scannet_css.records.verify import verify
 
-PATIENCE = 60.0  # seconds to wait for others who are at work on the leaderboard
+PATIENCE = 60.0  # seconds to wait for one process that is at work on the leaderboard
 LONGEST_CSV = 16 * 2**20
 NAME_DIGITS = 16
 
@@ -115,36 +115,21 @@ class Leaderboard:
         return build_sections(records, self.splits, reported), problems + more
 
     def render(self, html: Callable[[Sequence[Section], Sequence[PublishedTable]], str] | None) -> list[str]:
-        """Writes the tables anew; returns a line for each stored file that cannot be read.
-
-        If others have done so twice while this one waited, the second time saw all that this one had stored.
-        """
-        before = self._renderings()
+        """Writes the tables anew; returns a line for each stored file that cannot be read."""
         with self._alone(self.folder, "leaderboard"):
-            now = self._renderings()
-            if now >= before + 2:
-                return []
             sections, problems = self.sections()
             write_leaderboard(sections, self.folder, read_published(), html)
-            self._counter.write_text(str(now + 1), encoding="utf-8")
             return problems
-
-    @property
-    def _counter(self) -> Path:
-        return self.folder / ".rendered"
-
-    def _renderings(self) -> int:
-        """How often the tables were rendered. A process that is killed while it writes the number leaves
-        none, and then everybody renders."""
-        text = self._counter.read_text(encoding="utf-8") if self._counter.exists() else ""
-        return int(text) if text.isdecimal() else 0
 
     @contextmanager
     def _alone(self, folder: Path, prefix: str = "") -> Iterator[None]:
         """Inside, no other process writes to `folder`, and nothing half-written is left in it."""
-        began = time.monotonic()
+        began, last = time.monotonic(), ""
 
         def wait(holder: str) -> None:
+            nonlocal began, last
+            if holder != last:  # many take turns: none of them is at fault
+                began, last = time.monotonic(), holder
             if time.monotonic() - began > PATIENCE:
                 raise InputError(f"{folder}: {holder} has been at work for {PATIENCE:.0f} s; try again")
             time.sleep(0.02)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from scannet_css.leaderboard.published import PublishedTable
 from scannet_css.leaderboard.reported import ReportedRow
-from scannet_css.leaderboard.rows import Row, number
+from scannet_css.leaderboard.rows import VALUES, Row, number
 from scannet_css.leaderboard.sections import Section
 from scannet_css.leaderboard.text import INTRO, NAMES, PUBLISHED, PUBLISHED_INTRO, TABLE, groups_of
 from scannet_css.protocols import load_protocol
@@ -19,15 +19,7 @@ from scannet_css.protocols import load_protocol
 PAGE = Path(__file__).parent / "page"
 INTRODUCTION = f"{INTRO} Best in bold, second underlined."
 MEANING = {
-    "bg": "IoU of background",
-    "old": "mean over the classes of step 0",
-    "new": "mean over all classes added after step 0",
-    "all": "mean over all classes without background; the table is sorted by it",
-    "all_with_bg": "mean over all classes and background, as papers on images report it",
-    "average": "mean of all over the steps",
-    "hiou": "harmonic mean of old and new",
-    "forgetting": "best earlier IoU less the last, over classes known before the last step; low is good",
-    "voxel_all": "all, scored at voxels instead of vertices",
+    **{name: metric.meaning for name, metric in VALUES.items()},
     "n": "seeds",
     "orders": "class orders of the same steps in which the method stands here",
     "parameters": "of the network after the last step",
@@ -95,7 +87,7 @@ def _columns(section: Section) -> list[str]:
 
 def _head(section: Section, column: str) -> str:
     sorted_by = ' aria-sort="descending"' if column == "all" else ""
-    low_is_good = ' data-low="1"' if column == "forgetting" else ""
+    low_is_good = ' data-low="1"' if column in VALUES and VALUES[column].better == "low" else ""
     kind = f'class="{_kind(section, column)}" data-column="{column}"'
     return f'<th scope="col" {kind}{sorted_by}{low_is_good}>{_heading(column)}</th>'
 
@@ -106,7 +98,7 @@ def _heading(column: str) -> str:
 
 def _kind(section: Section, column: str) -> str:
     """Whether a column holds numbers or text: how it is aligned and sorted."""
-    cells = [section.cell(row, column) for row in section.all_rows if column not in row.values]
+    cells = [section.cell(row, column) for row in section.all_rows if column not in VALUES]
     return "number" if all(not cell or _NUMBER.fullmatch(cell) for cell in cells) else "text"
 
 
@@ -130,10 +122,10 @@ def _cell(section: Section, row: Row | ReportedRow, column: str) -> str:
         shown = f'<span class="status">{shown}</span>'
     if separator:
         shown += f" <small>± {escape(deviation)}</small>"
-    elif column in row.values and mean:
+    elif column in VALUES and mean:
         shown += " <small></small>"  # keeps the digits of a column below each other
     found = _NUMBER.fullmatch(mean)
-    value = row.values[column][0] if column in row.values else found and float(found[1])
+    value = row.values[column][0] if column in VALUES else found and float(found[1])
     exact = f' data-value="{value}"' if value is not None else ""
     return f'<td class="{_kind(section, column)}"{exact}>{shown}</td>'
 
@@ -209,7 +201,7 @@ def _published(table: PublishedTable) -> str:
     head = "".join(f'<th scope="col" class="number">{escape(column)}</th>' for column in table.columns)
     lines = "".join(
         f'<tr><th scope="row">{escape(name)}</th>'
-        + "".join(f'<td class="number">{number(value, 2)}</td>' for value in values)
+        + "".join(f'<td class="number">{number(value)}</td>' for value in values)
         + "</tr>"
         for name, values in table.rows
     )

@@ -13,12 +13,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from pandas import DataFrame
+
 from scannet_css.errors import InputError
 from scannet_css.files import digest
-from scannet_css.metrics import METRICS
+from scannet_css.leaderboard.rows import SELF_REPORTED, VALUES
+from scannet_css.metrics import EARLIER_STEP, METRICS, NEW_CLASSES, SOME_POINT
 from scannet_css.protocols import Protocol, load_protocol
 from scannet_css.records.verify import check_day, check_settings
-from scannet_css.strict_json import Contact, Day, Link, parse, read, require
+from scannet_css.strict_json import Contact, Day, Link, OptionValue, parse, read, require
 
 COLUMNS = (
     *("dataset", "protocol", "method", "settings", "network"),
@@ -48,7 +51,7 @@ class ReportedRow:
     cells: dict[str, str]
     flags: list[str] = field(default_factory=list)
     orders: int = 1
-    status = "self-reported"
+    status = SELF_REPORTED
     records = ()
 
     @property
@@ -74,8 +77,8 @@ class ReportedRow:
     @cached_property
     def values(self) -> dict[str, tuple[float | None, float | None]]:
         """Mean and deviation of every metric and of `voxel_all`, as they were sent in."""
-        names = (*METRICS, "voxel_all")
-        return {name: (_value(self.cells[name]), _value(self.cells.get(f"{name}_std", ""))) for name in names}
+        cells = self.cells
+        return {name: (_value(cells[name]), _value(cells.get(f"{name}_std", ""))) for name in VALUES}
 
     @property
     def section_key(self) -> tuple:
@@ -99,27 +102,18 @@ class ReportedRow:
 
     def to_csv(self) -> str:
         """The line as a file of its own, with a header."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS)
-        writer.writeheader()
-        writer.writerow({**self.cells, **dict.fromkeys(RENDERED, "")})
-        return text.getvalue()
+        return to_csv([{**self.cells, **dict.fromkeys(RENDERED, "")}])
+
+
+def to_csv(lines: Sequence[dict[str, str]]) -> str:
+    """Lines with the leaderboard's columns as CSV (RFC 4180)."""
+    return DataFrame(lines, columns=COLUMNS).to_csv(index=False, lineterminator="\r\n")
 
 
 def row_key(cells: dict[str, str]) -> tuple[str, ...]:
     """What no two lines of leaderboard.csv share."""
-    own = (
-        "dataset",
-        "manifest",
-        "protocol",
-        "protocol_hash",
-        "method",
-        "settings",
-        "network",
-        "recipe",
-        "name",
-    )
-    return tuple(cells[name] for name in own)
+    own = "dataset manifest protocol protocol_hash method settings network recipe name"
+    return tuple(cells[name] for name in own.split())
 
 
 def read_lines(content: bytes) -> list[dict[str, str]]:
@@ -194,10 +188,10 @@ def _check_cell(column: str, cell: str) -> None:
         fits = re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", cell)
         require(bool(fits), column, cell, "expected a number such as 1.25")
     elif column != "settings":
-        sign = "-?" if column == "forgetting" else ""
+        least = VALUES[column].lowest if column in VALUES else 0  # of a deviation
+        sign = "-?" if least < 0 else ""
         fits = re.fullmatch(rf"{sign}[0-9]{{1,3}}(\.[0-9]{{1,6}})?", cell)
-        least = -100 if sign else 0
-        rule = f"expected percent from {least} to 100 as a plain number such as 12.34"
+        rule = f"expected percent from {least:g} to 100 as a plain number such as 12.34"
         require(bool(fits) and least <= float(cell) <= 100, column, cell, rule)
 
 
@@ -206,11 +200,7 @@ def _check_settings(row: ReportedRow) -> None:
         settings = parse(row.cells["settings"].encode())
     except InputError as error:
         raise InputError(f"settings is no JSON object: {error}") from None
-    read(
-        dict[str, bool | int | float | str | None | list[bool | int | float | str | None]],
-        settings,
-        "settings",
-    )
+    read(dict[str, OptionValue], settings, "settings")
     shown = json.dumps(settings, sort_keys=True, separators=(",", ":"))
     require(shown == row.cells["settings"], "settings", row.cells["settings"], f"expected the form {shown}")
     check_settings(row.method, settings)
@@ -233,17 +223,17 @@ def _check_numbers(row: ReportedRow, protocol: Protocol) -> None:
     require(
         seeds >= LEAST_SEEDS, "n", seeds, f"expected at least {LEAST_SEEDS} seeds in a row without records"
     )
-    steps = len(protocol.steps)
-    needed = ["old", "all", "all_with_bg", "average"] + ["new", "hiou"] * (steps > 1)
-    needed += ["forgetting"] * (steps > 1 and not row.is_joint)
-    for name in (*METRICS, "bg"):
-        empty_rule = f"expected {'a number' if name in needed else 'an empty cell'} in {protocol.name}"
-        if name != "bg":
-            require((values[name] is not None) == (name in needed), name, cells[name], empty_rule)
+    is_grown = len(protocol.steps) > 1
+    given = {"": True, NEW_CLASSES: is_grown, EARLIER_STEP: is_grown and not row.is_joint}
+    for name, metric in METRICS.items():
+        if metric.needs != SOME_POINT:
+            needed = given[metric.needs]
+            empty_rule = f"expected {'a number' if needed else 'an empty cell'} in {protocol.name}"
+            require((values[name] is not None) == needed, name, cells[name], empty_rule)
         filled = cells[f"{name}_std"] != ""
         rule = "expected a deviation (n - 1 in the denominator) where there is a mean, and only there"
         require(filled == (values[name] is not None), f"{name}_std", cells[f"{name}_std"], rule)
-    shown = [value for name in ("bg", *needed[:4]) if (value := values[name]) is not None]
+    shown = [value for name in METRICS if METRICS[name].lowest == 0 and (value := values[name]) is not None]
     rule = "expected percent: all numbers of the row lie below 1, which looks like shares"
     require(values["all"] == 0 or max(shown) > 1, "all", cells["all"], rule)
     rule = f"expected more than 0 over {seeds} different seeds"

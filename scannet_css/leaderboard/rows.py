@@ -9,12 +9,16 @@ from statistics import fmean, stdev
 
 from scannet_css.errors import InputError
 from scannet_css.files import digest
-from scannet_css.metrics import METRICS
+from scannet_css.metrics import METRICS, Metric
 from scannet_css.records.record import Record
 from scannet_css.records.splits import Split
 from scannet_css.records.verify import verify
 
-VALUES = (*METRICS, "voxel_all")
+# All numbers of a row: those of every record, and one counted at voxels.
+VALUES = {
+    **METRICS,
+    "voxel_all": Metric("voxel_all", "all, scored at voxels instead of vertices", METRICS["all"].value),
+}
 VERIFIED, SELF_REPORTED = "verified", "self-reported"
 TOO_GOOD = 3  # deviations of joint training above which a method's result is hard to believe
 
@@ -68,7 +72,7 @@ class Row:
     @cached_property
     def values(self) -> dict[str, tuple[float | None, float | None]]:
         """Mean and unbiased standard deviation over seeds of every metric and of `voxel_all`."""
-        runs = [{**one.metrics(), "voxel_all": one.metrics("voxels")["all"]} for one in self.records]
+        runs = [values_of(one) for one in self.records]
         return {name: mean_and_deviation([run[name] for run in runs]) for name in VALUES}
 
     @property
@@ -108,7 +112,7 @@ class Row:
             "n": str(len(self.records)),
             "parameters": str(record.network.parameters),
             "hours": f"{self.hours:.2f}",
-            "peak_memory": number(self.peak_memory, 2),
+            "peak_memory": number(self.peak_memory),
             "device": ", ".join(sorted({one.environment.device for one in self.records})),
             "manifest": record.data.manifest_hash,
             "voxel_size": f"{record.data.voxel_size:g}",
@@ -122,9 +126,14 @@ class Row:
         }
 
 
-def number(value: float | None, decimals: int) -> str:
-    """With so many decimals, empty where there is none."""
-    return "" if value is None else f"{value:.{decimals}f}"
+def values_of(record: Record) -> dict[str, float | None]:
+    """Every number of VALUES for one run, in percent."""
+    return {**record.metrics(), "voxel_all": record.metrics("voxels")["all"]}
+
+
+def number(value: float | None) -> str:
+    """As leaderboard.csv has it, with two decimals; empty where there is none."""
+    return "" if value is None else f"{value:.2f}"
 
 
 def identity(record: Record) -> list:

@@ -1,4 +1,4 @@
-"""Records -> sections of rows; render.py writes them, docs/metrics.md describes the columns.
+"""Records -> sections of rows; text.py and html.py write them, docs/metrics.md describes the columns.
 
 Runs that differ in nothing but the seed make one row; rows with the same data and protocol make one
 section, and data sets never mix. The files are rendered from records each time and are no second source of
@@ -14,12 +14,10 @@ from pathlib import Path
 from scannet_css.errors import InputError, one_line
 from scannet_css.files import digest
 from scannet_css.leaderboard.reported import ReportedRow, check_line, read_lines
-from scannet_css.leaderboard.rows import Row, count_orders, flag_too_good, make_rows, number
+from scannet_css.leaderboard.rows import VALUES, Row, count_orders, flag_too_good, make_rows
 from scannet_css.protocols import load_protocol
 from scannet_css.records.record import Record, load_record
 from scannet_css.records.splits import Split
-
-NO_GOAL = ("bg",)  # neither high nor low is good
 
 
 def read_records(paths: Iterable[str | Path]) -> tuple[list[Record], list[str]]:
@@ -106,20 +104,17 @@ class Section:
         """What the table shows, numbers with one decimal and their deviation; empty where there is none."""
         if column == "method":
             return self.label(row)
-        if column in row.values:
-            mean, deviation = row.values[column]
-            return number(mean, 1) + (f" ± {deviation:.1f}" if deviation is not None else "")
+        if column in VALUES:
+            return VALUES[column].shown(*row.values[column])
         if column in ("status", "orders"):
             return str(getattr(row, column))
-        if column == "flags":
-            return "; ".join(row.flags)
         text = row.facts[column]
         if column == "parameters" and text:
             return f"{int(text) / 1e6:.2f} M"
         return f"{text} GiB" if column == "peak_memory" and text else text
 
     def is_best(self, row: Row | ReportedRow, column: str) -> bool:
-        """Best of at least two methods as shown; low is good for forgetting, references do not compete."""
+        """Best of at least two methods as shown; references do not compete."""
         return self._rank(row, column) == 0
 
     def is_second(self, row: Row | ReportedRow, column: str) -> bool:
@@ -128,13 +123,13 @@ class Section:
 
     def _rank(self, row: Row | ReportedRow, column: str) -> int | None:
         competes = any(row is other for other in self.methods)
-        if column not in row.values or column in NO_GOAL or not competes:
+        metric = VALUES.get(column)
+        if metric is None or metric.better is None or not competes:
             return None
-        sign = -1 if column == "forgetting" else 1
-        shown = [mean for other in self.methods if (mean := other.values[column][0]) is not None]
-        ranked = sorted({sign * round(mean, 1) for mean in shown}, reverse=True)
+        means = [mean for other in self.methods if (mean := other.values[column][0]) is not None]
+        ranked = sorted(set(map(metric.rank, means)), reverse=True)
         mean = row.values[column][0]
-        return ranked.index(sign * round(mean, 1)) if len(shown) > 1 and mean is not None else None
+        return ranked.index(metric.rank(mean)) if len(means) > 1 and mean is not None else None
 
 
 def build_sections(

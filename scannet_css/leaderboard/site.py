@@ -15,7 +15,6 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from scannet_css.classes import CLASSES
 from scannet_css.files import write_atomic
 from scannet_css.leaderboard.html import (
     INTRODUCTION,
@@ -43,12 +42,13 @@ def write_site(
     sections: Sequence[Section],
     published: Sequence[PublishedTable],
     folder: str | Path,
-    rooms: Iterable[tuple[Scene, Sequence[RoomRun]]] = (),
-    classes: Sequence[str] = CLASSES,
+    rooms: Iterable[tuple[Scene, Sequence[RoomRun]]],
+    classes: Sequence[str],
 ) -> Path:
     """Writes index.html, and a script for each room into rooms/, each atomically; returns the page's path.
 
-    `classes` are those of the rooms' data set. Every PNG in the folder's subfolder `pictures` is shown.
+    `classes` are those of the rooms' data set, none where no room is shown. Every PNG in the
+    folder's subfolder `pictures` is shown.
     """
     folder = Path(folder)
     room_names = write_rooms(folder / "rooms", rooms, classes)

@@ -11,7 +11,7 @@ import numpy as np
 
 from scannet_css.leaderboard.rows import Row, mean_and_deviation
 from scannet_css.leaderboard.sections import Section
-from scannet_css.metrics import METRICS, class_ious, curves
+from scannet_css.metrics import METRICS, class_ious
 
 MOST_COUNTS = 1_500_000  # of the confusion matrices of one section, about 3 MB
 
@@ -27,7 +27,7 @@ def section_data(section: Section) -> dict[str, Any]:
     return {
         "title": section.title,
         "steps": section.steps,
-        "metrics": METRICS,
+        "metrics": list(METRICS),
         "rows": [
             {"index": index, **_row_data(section, row, *scope)} for index, row in enumerate(section.rows)
         ],
@@ -37,10 +37,7 @@ def section_data(section: Section) -> dict[str, Any]:
 def _row_data(section: Section, row: Row, only_first_seed: bool, only_last_step: bool) -> dict[str, Any]:
     last = len(section.steps) - 1
     positions = [last] if row.is_joint else list(range(last + 1))
-    runs = [
-        curves([step.confusion.vertices for step in one.steps], base_classes=len(section.steps[0]))
-        for one in row.records
-    ]
+    runs = [one.curves() for one in row.records]
     return {
         "label": section.label(row),
         "method": row.method,

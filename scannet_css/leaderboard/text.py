@@ -1,23 +1,21 @@
 """Sections -> leaderboard.csv, .md and .tex: the same rows, whatever the form."""
 
-import csv
-import io
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from scannet_css.files import write_atomic
 from scannet_css.leaderboard.published import PublishedTable
-from scannet_css.leaderboard.reported import COLUMNS, ReportedRow
+from scannet_css.leaderboard.reported import COLUMNS, ReportedRow, to_csv
 from scannet_css.leaderboard.rows import VALUES, Row, number
 from scannet_css.leaderboard.sections import Section
+from scannet_css.metrics import METRICS
 
 TABLE = (
     *("method", "network", *VALUES, "n", "orders", "parameters", "hours", "peak_memory", "device"),
     *("status", "name"),
 )
-SHORT_TABLE = ("method", "bg", "old", "new", "all", "average", "hiou", "forgetting", "n")
-PAPER_TABLE = ("method", "bg", "old", "new", "all", "all_with_bg", "average", "hiou", "forgetting", "n")
+PAPER_TABLE = ("method", *METRICS, "n")
 NAMES = {"peak_memory": "memory", "name": "submitted by"}
 REFERENCE = "trained on all classes at once:"
 REPORTED = "self-reported, without records:"
@@ -33,18 +31,13 @@ def cells_of(row: Row | ReportedRow) -> dict[str, str]:
     """The line of leaderboard.csv: numbers with two decimals, a missing value is an empty cell."""
     cells = {**row.facts, "status": row.status, "orders": str(row.orders), "flags": "; ".join(row.flags)}
     for name, (mean, deviation) in row.values.items():
-        cells |= {name: number(mean, 2), f"{name}_std": number(deviation, 2)}
+        cells |= {name: number(mean), f"{name}_std": number(deviation)}
     return {column: cells[column] for column in COLUMNS}
 
 
 def render_csv(sections: Sequence[Section]) -> str:
     """leaderboard.csv (RFC 4180), also the form in which rows without a record are sent in."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS)
-    writer.writeheader()
-    for section in sections:
-        writer.writerows(cells_of(row) for row in section.all_rows)
-    return text.getvalue()
+    return to_csv([cells_of(row) for section in sections for row in section.all_rows])
 
 
 def groups_of(section: Section) -> list[tuple[str | None, list[Row | ReportedRow]]]:
@@ -62,7 +55,7 @@ def render_markdown(
     parts = [f"# Leaderboard\n\n{INTRO}\n"]
     for section in sections:
         parts.append(f"## {_escape(section.title)}\n\n{_escape(section.description)}\n")
-        parts.append(_markdown_lines(_markdown_rows(section, columns)))
+        parts.append(markdown_table(_markdown_rows(section, columns)))
         notes = [(section.label(row), flag) for row in section.all_rows for flag in row.flags]
         if notes:
             parts.append("".join(f"- {_escape(label)}: {_escape(flag)}\n" for label, flag in notes))
@@ -74,8 +67,8 @@ def render_markdown(
     for table in published:
         caveats = "".join(f"- {_escape(caveat)}\n" for caveat in table.caveats)
         parts.append(f"### {_escape(table.title)}\n\n{_escape(table.source)}, <{table.link}>\n\n{caveats}")
-        lines = [[name, *(number(value, 2) for value in values)] for name, values in table.rows]
-        parts.append(_markdown_lines([["method", *table.columns], *lines]))
+        lines = [[name, *(number(value) for value in values)] for name, values in table.rows]
+        parts.append(markdown_table([["method", *table.columns], *lines]))
     return "\n".join(parts)
 
 
@@ -92,7 +85,8 @@ def _markdown_rows(section: Section, columns: Sequence[str]) -> list[list[str]]:
     return lines
 
 
-def _markdown_lines(lines: list[list[str]]) -> str:
+def markdown_table(lines: Sequence[Sequence[str]]) -> str:
+    """A table of Markdown that reads as plain text too; the first line is its head."""
     widths = [max(len(line[index]) for line in lines) for index in range(len(lines[0]))]
     lines = [lines[0], ["-" * width for width in widths], *lines[1:]]
     return "".join("| " + " | ".join(map(str.ljust, line, widths)) + " |\n" for line in lines)
@@ -116,7 +110,7 @@ def render_latex(sections: Sequence[Section], published: Sequence[PublishedTable
     for section in sections:
         parts.append(_latex_section(section))
     for table in published:
-        lines = [_latex_line([name, *(number(value, 2) for value in values)]) for name, values in table.rows]
+        lines = [_latex_line([name, *(number(value) for value in values)]) for name, values in table.rows]
         caption = f"Published, not recomputed and not comparable: {table.title} ({table.source}). "
         caption += " ".join(f"{caveat}." for caveat in table.caveats)
         parts.append(_latex_table(latex_text(caption), ["method", *table.columns], lines))

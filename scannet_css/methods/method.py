@@ -18,10 +18,9 @@ by `base`, and share it among themselves.
 """
 
 import importlib.util
-import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -31,10 +30,13 @@ from torch import Tensor, nn
 from scannet_css.errors import InputError, did_you_mean
 from scannet_css.methods.losses import cross_entropy
 from scannet_css.network import Output
+from scannet_css.options import check_options, option, options_of
 from scannet_css.protocols import Protocol
 from scannet_css.scenes import Manifest, SceneEntry
 from scannet_css.scenes.loader import Batch
 from scannet_css.sparse import SparseTensor
+
+__all__ = ["LossTerms", "Method", "Step", "find_method", "method_names", "option", "options_of"]
 
 _METHODS: dict[str, type["Method"]] = {}
 
@@ -46,22 +48,6 @@ class LossTerms(dict):
         if name in self:
             raise InputError(f"loss term {name!r} is set twice; every term needs a name of its own")
         super().__setitem__(name, value)
-
-
-def option(
-    default: Any,
-    help: str,
-    least: float | None = None,
-    above: float | None = None,
-    most: float | None = None,
-    choices: tuple[str, ...] = (),
-) -> Any:
-    """A hyper-parameter of a method or recipe: becomes a command-line option and stands in the record.
-
-    A method refuses values below `least`, up to `above`, beyond `most` or not among `choices`.
-    """
-    limits = {"least": least, "above": above, "most": most, "choices": choices}
-    return field(default=default, metadata={"help": help, **limits})
 
 
 @dataclass
@@ -121,8 +107,7 @@ class Method:
 
     def __post_init__(self) -> None:
         """Raises InputError for a setting out of its option's limits."""
-        for parameter in options_of(self):
-            _check_setting(self.name, parameter, getattr(self, parameter.name))
+        check_options(self, f"method {self.name!r}: ")
 
     def check(self, protocol: Protocol, manifest: Manifest) -> None:
         """Raises InputError if the method cannot run on these data; called before anything is trained."""
@@ -178,30 +163,6 @@ class Method:
     def settings(self) -> dict[str, Any]:
         """The hyper-parameters, as they go into the record."""
         return {parameter.name: getattr(self, parameter.name) for parameter in options_of(self)}
-
-
-def options_of(owner: Any) -> list[Field]:
-    """The fields of a dataclass that are settings (made by `option`), in order."""
-    return [parameter for parameter in fields(owner) if parameter.init and parameter.default is not MISSING]
-
-
-def _check_setting(method: str, parameter: Field, value: Any) -> None:
-    where = f"method {method!r}: {parameter.name} is {value!r}"
-    kind, limits = type(parameter.default), parameter.metadata
-    if kind is float and type(value) is int:
-        value = float(value)
-    if type(value) is not kind or (kind is float and not math.isfinite(value)):
-        raise InputError(f"{where}; expected {'a finite number' if kind is float else kind.__name__}")
-    if limits.get("choices") and value not in limits.get("choices"):
-        raise InputError(
-            f"{where}{did_you_mean(str(value), limits['choices'])}; expected {', '.join(limits['choices'])}"
-        )
-    if limits.get("least") is not None and value < limits.get("least"):
-        raise InputError(f"{where}; expected at least {limits['least']}")
-    if limits.get("above") is not None and value <= limits.get("above"):
-        raise InputError(f"{where}; expected more than {limits['above']}")
-    if limits.get("most") is not None and value > limits.get("most"):
-        raise InputError(f"{where}; expected at most {limits['most']}")
 
 
 def method_names() -> list[str]:

@@ -4,7 +4,6 @@ A protocol is one JSON file (docs/protocols.md). Channel 0 of a network is the b
 in the order in which they arrive, so channels keep their number from then on. Label 255 is never scored.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +14,13 @@ import torch
 from scannet_css.classes import BACKGROUND, BACKGROUND_NAME, IGNORE
 from scannet_css.errors import InputError, did_you_mean
 from scannet_css.files import digest
+from scannet_css.strict_json import Name, named, read_file, require
 
 if TYPE_CHECKING:
     from scannet_css.scenes import Manifest, SceneEntry
 
 REGIMES = ("overlapped", "disjoint", "sequential")
 UNANNOTATED = ("ignore", "background")
-FIELDS = ("name", "version", "description", "steps", "background", "regime", "unannotated")
 SHIPPED = Path(__file__).parent
 
 
@@ -210,40 +209,21 @@ def protocol_names() -> tuple[str, ...]:
     return tuple(sorted(str(path.relative_to(SHIPPED).with_suffix("")) for path in SHIPPED.glob("*/*.json")))
 
 
+@dataclass(frozen=True)
+class _File:
+    """What a protocol file holds; what a Protocol has to fulfil is checked there."""
+
+    name: Name
+    version: int
+    description: Name
+    steps: tuple[tuple[Name, ...], ...]
+    background: tuple[Name, ...]
+    regime: Name
+    unannotated: Name
+
+
 def _read(path: Path) -> Protocol:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such protocol file") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not a JSON file ({error})") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a JSON object with the fields {', '.join(FIELDS)}")
-    for key in content:
-        if key not in FIELDS:
-            raise InputError(
-                f"{path}: unknown field {key!r}{did_you_mean(key, FIELDS)}; expected {', '.join(FIELDS)}"
-            )
-    for key in FIELDS:
-        if key not in content:
-            raise InputError(f"{path}: field {key!r} is missing")
-    for key in ("name", "description", "regime", "unannotated"):
-        if not isinstance(content[key], str) or not content[key]:
-            raise InputError(f"{path}: {key} is {content[key]!r}; expected a text")
-    if type(content["version"]) is not int or content["version"] < 1:
-        raise InputError(f"{path}: version is {content['version']!r}; expected a whole number from 1")
-    if not isinstance(content["steps"], list) or not all(_are_names(names) for names in content["steps"]):
-        raise InputError(f"{path}: expected steps as a list of lists of class names")
-    if not _are_names(content["background"]):
-        raise InputError(f"{path}: expected background as a list of class names")
-    return Protocol(
-        **{
-            **content,
-            "steps": tuple(tuple(names) for names in content["steps"]),
-            "background": tuple(content["background"]),
-        }
-    )
-
-
-def _are_names(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(name, str) and name for name in value)
+    content = read_file(_File, path, "no such protocol file")
+    with named(path):
+        require(content.version >= 1, "version", content.version, "expected a whole number from 1")
+    return Protocol(**vars(content))

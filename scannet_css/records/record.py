@@ -1,8 +1,8 @@
 """The record: the one JSON file a run leaves behind, from which every reported number is recomputed.
 
-The dataclasses are the schema, format 3; schema.py reads them strictly and docs/record.schema.json says the
-same as JSON Schema. Records of formats 1 and 2 are read as what they mean in format 3. A joint run holds a
-single step with all classes, while `protocol.steps` still lists the original steps.
+The dataclasses are the schema, format 3; strict_json.py reads them strictly and docs/record.schema.json says
+the same as JSON Schema. Records of formats 1 and 2 are read as what they mean in format 3. A joint run holds
+a single step with all classes, while `protocol.steps` still lists the original steps.
 """
 
 import platform
@@ -19,22 +19,31 @@ import scannet_css
 from scannet_css import distributed
 from scannet_css.errors import InputError
 from scannet_css.files import digest, write_json
-from scannet_css.metrics import summarise
+from scannet_css.metrics import curves, summarise
+from scannet_css.records.old_formats import upgraded
 from scannet_css.sparse.engines.choice import engine_name
-from scannet_css.strict_json import Contact, Day, Link, Time, as_text, parse, read, require
+from scannet_css.strict_json import (
+    Contact,
+    Day,
+    Link,
+    OptionValue,
+    Time,
+    as_text,
+    named,
+    parse,
+    read,
+    require,
+)
 
-FORMAT = 3  # 2: where the network started, determinism, processes; 3: the entry, CUDA
+FORMAT = 3  # older ones: old_formats.py
 LONGEST_FILE = 64 * 2**20
 _HASH = re.compile(r"[0-9a-f]{8,64}")
-
-Scalar = bool | int | float | str | None
-Setting = Scalar | list[Scalar]
 
 
 @dataclass
 class MethodRecord:
     name: str
-    settings: dict[str, Setting]
+    settings: dict[str, OptionValue]
 
 
 @dataclass
@@ -119,7 +128,7 @@ class Record:
     protocol: ProtocolRecord
     data: DataRecord
     network: NetworkRecord
-    recipe: dict[str, Setting]
+    recipe: dict[str, OptionValue]
     seed: int
     steps: list[StepRecord]
     environment: EnvironmentRecord
@@ -128,7 +137,7 @@ class Record:
     @classmethod
     def from_json(cls, value: Any) -> "Record":
         """The record in a parsed JSON value. Raises InputError naming field, value and rule."""
-        record = read(cls, upgraded(value), "")
+        record = read(cls, upgraded(value, FORMAT), "")
         _check(record)
         return record
 
@@ -148,36 +157,14 @@ class Record:
 
     def metrics(self, level: str = "vertices") -> dict[str, float | None]:
         """Every reported number, recomputed from the confusion matrices at "vertices" or "voxels"."""
-        confusions = [getattr(step.confusion, level) for step in self.steps]
-        return summarise(confusions, base_classes=len(self.protocol.steps[0]))
+        return summarise(self._confusions(level), base_classes=len(self.protocol.steps[0]))
 
+    def curves(self) -> dict[str, list[float | None]]:
+        """Every reported number after each step, at vertices; see scannet_css.metrics."""
+        return curves(self._confusions("vertices"), base_classes=len(self.protocol.steps[0]))
 
-def upgraded(value: Any) -> Any:
-    """A record of an earlier format as one of this format: what was not written then is None.
-
-    Raises InputError for a format that this version does not know.
-    """
-    found = value.get("format") if isinstance(value, dict) else None
-    if type(found) is not int:
-        return value  # the reader says what is wrong
-    newer = "made by a newer version of scannet-css: update yours" if found > FORMAT else "no such format"
-    require(1 <= found <= FORMAT, "format", found, f"expected 1 to {FORMAT}; {newer}")
-    if found == FORMAT:
-        return value
-    parts = {name: part for name in ("network", "environment") if isinstance(part := value.get(name), dict)}
-    new = {**value, "format": FORMAT, "entry": None}
-    if "environment" in parts:
-        new["environment"] = {"cuda": None, **parts["environment"]}
-    if found == 1:
-        if "environment" in parts:
-            new["environment"].setdefault("engine", "torch")  # there was no other
-            new["environment"]["processes"] = 1
-        if "network" in parts:
-            new["network"] = {**parts["network"], "start": None}
-        steps = value.get("steps")
-        if isinstance(steps, list) and all(isinstance(step, dict) for step in steps):
-            new["steps"] = [{**step, "deterministic": None} for step in steps]
-    return new
+    def _confusions(self, level: str) -> list[list[list[int]]]:
+        return [getattr(step.confusion, level) for step in self.steps]
 
 
 def save_record(record: Record, path: str | Path) -> None:
@@ -194,10 +181,8 @@ def load_record(path: str | Path) -> Record:
 
 
 def _checked(path: str | Path, value: Any) -> Record:
-    try:
+    with named(path):
         return Record.from_json(parse(value) if isinstance(value, bytes) else value)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
 
 
 def environment(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> dict[str, Any]:

@@ -12,10 +12,9 @@ from pathlib import Path
 import torch
 
 from scannet_css.classes import IGNORE
-from scannet_css.errors import InputError
 from scannet_css.files import write_json
 from scannet_css.scenes import Manifest, load_scene
-from scannet_css.strict_json import parse, read, require
+from scannet_css.strict_json import named, read_file, require
 
 
 @dataclass
@@ -63,11 +62,9 @@ def load_splits(folder: str | Path) -> dict[str, Split]:
     """All registered splits by manifest hash; none without the folder. Raises InputError (file, field)."""
     found = {}
     for path in sorted(Path(folder).glob("*.json")):
-        try:
-            split = read(Split, parse(path.read_bytes()), "")
+        split = read_file(Split, path, "no such split")
+        with named(path):
             name = split.manifest_hash[:16]
             require(path.stem == name, "manifest_hash", split.manifest_hash, f"expected {path.stem}...")
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
         found[split.manifest_hash] = split
     return found

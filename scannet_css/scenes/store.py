@@ -24,6 +24,7 @@ import scannet_css
 from scannet_css.classes import IGNORE
 from scannet_css.errors import InputError
 from scannet_css.files import digest, write_atomic, write_json
+from scannet_css.strict_json import Name, Prose, named, parse, read, read_file, require
 
 FORMAT = 2  # raised whenever the meaning of what is stored changes; 2: findings and settings
 SPLITS = ("train", "val", "test")
@@ -64,14 +65,14 @@ class SceneEntry:
     name: str
     split: str
     file: str  # relative to the manifest's folder
-    sha256: str  # of the file; empty in the file's own header
+    sha256: Prose  # of the file; empty in the file's own header
     vertices: int
     voxels: int
     class_counts: tuple[int, ...]  # per class of the data set
     ignored: int
     unknown_ids: dict[int, int]  # label id that the data set does not have -> vertices
     labelled: bool
-    content: str = ""  # sha256 of the tensors alone, see content_digest
+    content: Prose = ""  # sha256 of the tensors alone, see content_digest
     findings: dict[str, int] = field(default_factory=dict)  # see FINDINGS in scannet_css.raw.scan
 
 
@@ -80,7 +81,7 @@ class SceneHeader:
     """What a scene file says of itself."""
 
     settings: str  # see settings_digest
-    raw: dict[str, int]  # name of each raw file -> bytes
+    raw: dict[Name, int]  # name of each raw file -> bytes
     entry: SceneEntry
 
 
@@ -191,12 +192,11 @@ def _open(path: Path):
 
 def _header(path: Path, file) -> SceneHeader:
     try:
-        header = json.loads((file.metadata() or {})[_HEADER])
-        return SceneHeader(
-            header["settings"], header["raw"], _entry(header["entry"]["name"], header["entry"])
-        )
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise InputError(f"{path}: not a scene of this suite") from None
+        header = read(SceneHeader, parse((file.metadata() or {}).get(_HEADER, "").encode()), "")
+        _check_entry(header.entry)
+    except InputError as error:
+        raise InputError(f"{path}: not a scene of this suite ({error})") from None
+    return header
 
 
 def save_manifest(manifest: Manifest) -> None:
@@ -227,69 +227,62 @@ def save_manifest(manifest: Manifest) -> None:
 def load_manifest(folder: str | Path) -> Manifest:
     """The manifest of a prepared data set. Raises InputError if it is missing, foreign, damaged or edited."""
     path = Path(folder) / MANIFEST
-    try:
-        content = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{path}: no prepared data set here; run tools/prepare_scannet.py") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not a JSON file ({error})") from None
-    version = content.get("format") if isinstance(content, dict) else None
+    absent = "no prepared data set here; run tools/prepare_scannet.py"
+    content = read_file(dict[Name, Any], path, absent)
+    version = content.get("format")
     if version != FORMAT:
         raise InputError(
             f"{path}: format {version!r}; expected the manifest of a prepared data set, format {FORMAT}"
         )
-    try:
-        manifest = Manifest(
-            folder=Path(folder),
-            dataset=str(content["dataset"]),
-            classes=tuple(content["classes"]),
-            voxel_size=float(content["voxel_size"]),
-            settings=_settings(content["settings"]),
-            scenes={name: _entry(name, value) for name, value in content["scenes"].items()},
-        )
-        intact = content["hash"] == manifest.hash
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"{path}: damaged manifest ({type(error).__name__}: {error}); prepare again"
-        ) from None
-    if not intact:
+    with named(f"{path}: damaged manifest, prepare again"):
+        file = read(_File, content, "")
+        scenes = {name: _entry(name, value) for name, value in file.scenes.items()}
+    manifest = Manifest(Path(folder), file.dataset, file.classes, file.voxel_size, scenes, file.settings)
+    if file.hash != manifest.hash:
         raise InputError(f"{path}: its scenes do not match its hash; was it edited? prepare again")
     return manifest
 
 
-def _settings(value: dict[str, Any]) -> dict[str, str]:
-    """Checked settings; raises ValueError or AttributeError if they are none."""
-    if not all(isinstance(text, str) for text in value.values()):
-        raise ValueError("settings must be words")
-    return dict(value)
+@dataclass
+class _File:
+    """What manifest.json holds."""
+
+    format: int
+    dataset: Name
+    classes: tuple[Name, ...]
+    voxel_size: float
+    settings: dict[Name, Name]
+    hash: Name
+    versions: dict[Name, Name]
+    scenes: dict[Name, dict[Name, Any]]  # entries without their name
 
 
 def _entry(name: str, value: dict[str, Any]) -> SceneEntry:
-    """A checked entry; raises KeyError, TypeError or ValueError if it is none."""
-    numbers = {key: value[key] for key in ("vertices", "voxels", "ignored")}
-    counts = tuple(value["class_counts"])
-    unknown = {int(key): count for key, count in value["unknown_ids"].items()}
-    findings = dict(value["findings"])
-    found = (*unknown.values(), *findings.values())
-    if any(type(n) is not int or n < 0 for n in (*numbers.values(), *counts, *found)):
-        raise ValueError(f"scene {name!r}: counts must be whole numbers")
-    if sum(counts) + numbers["ignored"] != numbers["vertices"]:
-        raise ValueError(f"scene {name!r}: class counts and ignored do not add up to its vertices")
-    split = value["split"]
-    if split not in SPLITS or not SCENE_NAME.fullmatch(name) or value["file"] != scene_file(split, name):
-        raise ValueError(f"scene {name!r}: unexpected split or file")
-    sums = value["sha256"], value["content"]
-    if not all(re.fullmatch("([0-9a-f]{64})?", text) for text in sums) or type(value["labelled"]) is not bool:
-        raise ValueError(f"scene {name!r}: unexpected sha256, content or labelled")
-    return SceneEntry(
-        name=name,
-        split=split,
-        file=value["file"],
-        sha256=value["sha256"],
-        content=value["content"],
-        labelled=value["labelled"],
-        class_counts=counts,
-        unknown_ids=unknown,
-        findings=findings,
-        **numbers,
-    )
+    where = f"scenes.{name}"
+    for key in ("content", "findings"):  # have a default only where an entry is made
+        require(key in value, f"{where}.{key}", None, "missing")
+    with named(where):
+        entry = read(SceneEntry, {**value, "name": name}, "")
+        _check_entry(entry)
+    return entry
+
+
+def _check_entry(entry: SceneEntry) -> None:
+    """The rules that go beyond types."""
+    counts = {
+        **{key: getattr(entry, key) for key in ("vertices", "voxels", "ignored")},
+        **{"class_counts": min(entry.class_counts, default=0)},
+        **{f"unknown_ids.{key}": count for key, count in entry.unknown_ids.items()},
+        **{f"findings.{key}": count for key, count in entry.findings.items()},
+    }
+    for key, count in counts.items():
+        require(count >= 0, key, count, "expected whole numbers from 0")
+    rule = f"expected {entry.vertices}: class counts and ignored do not add up to its vertices"
+    found = sum(entry.class_counts) + entry.ignored
+    require(found == entry.vertices, "vertices", found, rule)
+    file = scene_file(entry.split, entry.name)
+    fits = entry.split in SPLITS and entry.file == file and SCENE_NAME.fullmatch(entry.name)
+    require(bool(fits), "file", entry.file, f"unexpected split or file, expected {file}")
+    for key, text in (("sha256", entry.sha256), ("content", entry.content)):
+        fits = re.fullmatch("([0-9a-f]{64})?", text)
+        require(bool(fits), key, text, f"unexpected {key}, expected 64 hexadecimal digits")

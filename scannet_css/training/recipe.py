@@ -6,48 +6,48 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from scannet_css.errors import InputError
-from scannet_css.methods.method import option
+from scannet_css.network import NETWORKS
+from scannet_css.options import check_options, option
 from scannet_css.scenes.loader import input_channels
 from scannet_css.sparse import BatchNorm
-
-_WORDS = {
-    "optimizer": ("sgd", "adamw"),
-    "schedule": ("poly", "cosine"),
-    "batch_norm": ("batch", "sync", "frozen"),
-    "precision": ("auto", "float32", "bfloat16", "float16"),
-}
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Defaults: MinkUNets on ScanNet, one GPU. Raises InputError for impossible values."""
 
-    network: str = option("minkunet34c", "network, one of those in scannet_css.network")
-    inputs: str = option("colour", "what a voxel brings: some of colour, normal, height, joined by +")
-    base_epochs: int = option(100, "epochs of step 0 (and of the joint upper bound)")
-    epochs: int = option(100, "epochs of every later step")
-    base_learning_rate: float = option(0.1, "learning rate of step 0")
-    learning_rate: float = option(0.01, "learning rate of every later step")
-    optimizer: str = option("sgd", "sgd (momentum 0.9, Nesterov) or adamw")
-    weight_decay: float = option(1e-4, "weight decay")
-    schedule: str = option("poly", "poly (power 0.9) or cosine, per iteration down to 0")
-    batch_voxels: int = option(
-        1_200_000, "most voxels in a batch, over all processes; a larger scene is alone"
+    network: str = option(
+        "minkunet34c", "network, one of those in scannet_css.network", choices=tuple(NETWORKS)
     )
-    max_gradient_norm: float = option(10.0, "gradients are scaled down to this norm")
-    batch_norm: str = option("batch", "statistics of each process' batch, sync: of all processes', or frozen")
+    inputs: str = option("colour", "what a voxel brings: some of colour, normal, height, joined by +")
+    base_epochs: int = option(100, "epochs of step 0 (and of the joint upper bound)", above=0)
+    epochs: int = option(100, "epochs of every later step", above=0)
+    base_learning_rate: float = option(0.1, "learning rate of step 0", above=0)
+    learning_rate: float = option(0.01, "learning rate of every later step", above=0)
+    optimizer: str = option("sgd", "sgd (momentum 0.9, Nesterov) or adamw", choices=("sgd", "adamw"))
+    weight_decay: float = option(1e-4, "weight decay", least=0)
+    schedule: str = option(
+        "poly", "poly (power 0.9) or cosine, per iteration down to 0", choices=("poly", "cosine")
+    )
+    batch_voxels: int = option(
+        1_200_000, "most voxels in a batch, over all processes; a larger scene is alone", above=0
+    )
+    max_gradient_norm: float = option(10.0, "gradients are scaled down to this norm", above=0)
+    batch_norm: str = option(
+        "batch",
+        "statistics of each process' batch, sync: of all processes', or frozen",
+        choices=("batch", "sync", "frozen"),
+    )
     elastic: bool = option(True, "elastic distortion in the augmentation")
-    precision: str = option("auto", "auto (bfloat16 on CUDA where it exists), float32, bfloat16 or float16")
+    precision: str = option(
+        "auto",
+        "auto (bfloat16 on CUDA where it exists), float32, bfloat16 or float16",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
 
     def __post_init__(self) -> None:
+        check_options(self)
         input_channels(self.inputs)
-        for name, values in _WORDS.items():
-            if getattr(self, name) not in values:
-                raise InputError(f"{name} {getattr(self, name)!r}: expected one of {', '.join(values)}")
-        for name in ("base_epochs", "epochs", "batch_voxels", "base_learning_rate", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} {getattr(self, name)}: expected more than 0")
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe, rate: float) -> torch.optim.Optimizer:

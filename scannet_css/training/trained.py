@@ -21,9 +21,10 @@ from torch import Tensor
 from scannet_css.errors import InputError
 from scannet_css.files import write_json
 from scannet_css.methods.method import Method, find_method, method_names, options_of
-from scannet_css.network import NETWORKS, MinkUNet, Output, build_network
+from scannet_css.network import MinkUNet, Output, build_network
 from scannet_css.network.weights import HEADER, read_weights, save_weights
 from scannet_css.scenes.loader import input_channels
+from scannet_css.strict_json import Name, Prose, named, read
 from scannet_css.training.checkpoint import TITLE, load_checkpoint
 from scannet_css.training.recipe import Recipe
 from scannet_css.training.setting import Setting
@@ -37,16 +38,16 @@ _STATE = "method."  # before the names of what an exported method needs to answe
 class About:
     """What predicting needs to know beside the weights."""
 
-    network: str
-    inputs: str
-    precision: str
+    network: Name
+    inputs: Name
+    precision: Name
     voxel_size: float  # metres
-    dataset: str
-    classes: list[str]  # of the data set
-    channels: list[str]  # names, "background" first
+    dataset: Name
+    classes: list[Name]  # of the data set
+    channels: list[Name]  # names, "background" first
     predicts_background: bool  # whether channel 0 is an answer
     step: int
-    method: str  # its read-out is used from step 1 on
+    method: Prose  # its read-out is used from step 1 on
     settings: dict[str, Any]  # of the method
 
     @classmethod
@@ -77,20 +78,12 @@ class About:
                 f"{path}: does not say {', '.join(missing)}; made by an older version: the command of its run"
                 " adds that (to exported weights: once they are removed, with --export)"
             )
-        about = cls(**{field.name: value[field.name] for field in fields(cls)})
-        try:
+        with named(path):
+            about = read(cls, {field.name: value[field.name] for field in fields(cls)}, "")
             about._check()
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
         return about
 
     def _check(self) -> None:
-        for field in fields(self):
-            value, kind = getattr(self, field.name), getattr(field.type, "__origin__", field.type)
-            if type(value) is not kind:
-                raise InputError(f"{field.name} is {value!r}, expected {kind.__name__}")
-            if kind is list and not all(isinstance(name, str) for name in value):
-                raise InputError(f"{field.name} are {value!r}, expected names")
         names = self.channels[1:]
         if self.channels[:1] != ["background"] or not 0 < len(names) == len({*names} & {*self.classes}):
             raise InputError(f"channels are {self.channels}, expected background and classes")
@@ -98,8 +91,6 @@ class About:
             raise InputError(f"step is {self.step}, expected at least 0")
         if not 0.001 <= self.voxel_size <= 1:
             raise InputError(f"voxel_size is {self.voxel_size}, expected 0.001 to 1 metre")
-        if self.network not in NETWORKS:
-            raise InputError(f"network {self.network!r} is not known; expected {', '.join(NETWORKS)}")
         Recipe(network=self.network, inputs=self.inputs, precision=self.precision)
 
 

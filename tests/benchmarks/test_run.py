@@ -215,7 +215,7 @@ def test_a_method_of_ones_own_is_a_file_and_a_class(run, tmp_path):
             ("--method", "lgkd", "--engine", "triton", "--device", "cpu"),
             "engine 'triton' cannot run torch.float32 on cpu: ",
         ),
-        (("--method", "lgkd", "--schedule", "linear"), "schedule 'linear': expected one of poly, cosine"),
+        (("--method", "lgkd", "--schedule", "linear"), "schedule is 'linear'; expected poly, cosine"),
         (("--method", "lgkd", "--runs", "/proc/nowhere"), "/proc/nowhere"),
     ],
 )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from scannet_css.classes import CLASSES
 from scannet_css.leaderboard import site_data
 from scannet_css.leaderboard.html import render_tables_page
 from scannet_css.leaderboard.published import PublishedTable
@@ -65,7 +66,7 @@ PUBLISHED = PublishedTable(
 @pytest.fixture(scope="module")
 def folder(sections, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("site")
-    write_site(sections, [PUBLISHED], folder)
+    write_site(sections, [PUBLISHED], folder, [], [])
     return folder
 
 
@@ -169,7 +170,7 @@ def test_sorting_is_numeric_and_empty_cells_stay_last(open_page, records, tmp_pa
                 matrix[0], matrix[:, 0] = 0, 0
                 setattr(step.confusion, name, matrix.tolist())
     others = [one for one in records if one.method.name != "lwf" and len(one.protocol.steps) == 3]
-    write_site(build_sections([*gap, *others]), [], tmp_path)
+    write_site(build_sections([*gap, *others]), [], tmp_path, [], [])
     opened = open_page(tmp_path / "index.html")
     button = head(opened, "bg")
     for order, sign in (("descending", -1), ("ascending", 1)):
@@ -405,7 +406,7 @@ def test_hostile_texts_stay_text(records, open_page, tmp_path):
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "<img onerror=x>.png").write_bytes(b"")
     sections = hostile_sections(records)
-    write_site(sections, [published], tmp_path)
+    write_site(sections, [published], tmp_path, [], [])
     opened = open_page(tmp_path / "index.html")
     opened.locator("#curves-values summary").click()
     opened.locator("#confusion-values summary").click()
@@ -469,7 +470,7 @@ def floor() -> Scene:
 
 def test_rooms_lie_beside_the_page_and_are_shown(sections, open_page, tmp_path):
     guess = Prediction(0, ["background", "floor", "chair"], np.repeat([1, 0], 1800).astype(np.uint8))
-    path = write_site(sections, [], tmp_path, rooms=[(floor(), [RoomRun("lgkd", [guess])])])
+    path = write_site(sections, [], tmp_path, [(floor(), [RoomRun("lgkd", [guess])])], CLASSES)
     assert sorted(str(one.relative_to(tmp_path)) for one in tmp_path.rglob("*.*")) == [
         "index.html",
         "rooms/scene0000_00.js",
@@ -509,10 +510,10 @@ def test_both_pages_are_whole_and_the_tables_have_no_script(sections, records):
 
 def test_page_of_one_step_and_page_of_nothing_open_cleanly(open_page, tmp_path):
     single = build_sections([Record.from_json(make_value(steps=[["wall", "floor"]]))])
-    write_site(single, [], tmp_path)
+    write_site(single, [], tmp_path, [], [])
     opened = open_page(tmp_path / "index.html")
     assert opened.locator("#charts").is_visible() and opened.locator("#classes-step").is_hidden()
-    write_site([], [], tmp_path)
+    write_site([], [], tmp_path, [], [])
     assert open_page(tmp_path / "index.html").locator("h1").is_visible()
 
 

@@ -247,16 +247,17 @@ def test_own_protocols(tmp_path):
         ({"background": ["wall"]}, "class 'wall' occurs twice"),
         ({"steps": [["wall"], []]}, "step 1 is empty"),
         ({"steps": []}, "steps is empty"),
-        ({"steps": [15, 5]}, "expected steps as a list of lists"),
-        ({"steps": "wall"}, "expected steps as a list of lists"),
-        ({"steps": [["wall", ""]]}, "expected steps as a list of lists"),
-        ({"background": "lamp"}, "expected background as a list"),
+        ({"steps": [15, 5]}, "steps[0] is 15: expected a list"),
+        ({"steps": "wall"}, "steps is 'wall': expected a list"),
+        ({"steps": [["wall", ""]]}, "steps[0][1] is '': expected a text that is not empty"),
+        ({"background": "lamp"}, "background is 'lamp': expected a list"),
         ({"regime": "overlaped"}, "regime is 'overlaped' (did you mean 'overlapped'?)"),
         ({"unannotated": "skip"}, "unannotated is 'skip'; expected ignore or background"),
-        ({"unannotated": None}, "unannotated is None; expected a text"),
-        ({"version": "1"}, "version is '1'; expected a whole number"),
-        ({"version": True}, "version is True; expected a whole number"),
-        ({"regimes": "disjoint"}, "unknown field 'regimes' (did you mean 'regime'?)"),
+        ({"unannotated": None}, "unannotated is None: expected text"),
+        ({"version": "1"}, "version is '1': expected an integer"),
+        ({"version": True}, "version is True: expected an integer"),
+        ({"version": 0}, "version is 0: expected a whole number from 1"),
+        ({"regimes": "disjoint"}, "regimes is 'disjoint': unknown field (did you mean 'regime'?), expected"),
         ({"steps": [[f"class {i}" for i in range(255)]]}, "256 classes; expected fewer than 255"),
     ],
 )
@@ -271,7 +272,7 @@ def test_protocols_that_are_none(tmp_path, change, reason):
 def test_a_field_that_is_missing(tmp_path, field):
     path = tmp_path / "own.json"
     path.write_text(json.dumps({key: value for key, value in GOOD.items() if key != field}))
-    assert str(pytest.raises(InputError, load_protocol, path).value) == f"{path}: field {field!r} is missing"
+    assert str(pytest.raises(InputError, load_protocol, path).value) == f"{path}: {field} is None: missing"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000, "\xff"])
