@@ -163,7 +163,10 @@ class CoordinateManager:
         """The map of a convolution from the level `stride` to `stride * kernel_stride`."""
         name = (stride, kernel_size, kernel_stride, dilation)
         if name not in self._maps:
-            if kernel_stride == kernel_size == 2:
+            if kernel_size == 1:
+                table = torch.arange(len(self.keys(stride)), dtype=torch.int32, device=self.keys(stride).device)
+                table = table[None]
+            elif kernel_stride == kernel_size == 2:
                 table = self._children_table(stride)
             elif kernel_stride == 1:
                 table = self._neighbour_table(stride, kernel_size, dilation)

@@ -9,6 +9,8 @@ An engine is a module with three functions:
         -> (N, Cin) of the gradient's type or None, (O, Cin, Cout) in float32 or float64 or None
 
 features (N, Cin), kernel (O, Cin, Cout) and gradient (M, Cout) share one type; rows are in canonical order.
+An engine may have more: RUNS_POINTWISE = True, it is given the 1^3 layers too, which else are a matrix product
+of torch's; BatchNorm, an autograd function that takes ExactBatchNorm's place and does what follows as well.
 """
 
 import importlib
@@ -20,8 +22,8 @@ import torch
 
 from scannet_css.errors import InputError, did_you_mean
 
-ENGINES = ("triton", "grouped", "torch", "spconv", "minkowski")
-AUTOMATIC = {"cuda": ("triton", "grouped", "torch")}  # the first that can; elsewhere torch
+ENGINES = ("triton", "grouped", "native", "torch", "spconv", "minkowski")
+AUTOMATIC = {"cuda": ("triton", "grouped", "torch"), "cpu": ("native", "torch")}  # the first that can
 VARIABLE = "SCANNET_CSS_ENGINE"
 
 _chosen: str | None = None
