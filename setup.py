@@ -8,13 +8,9 @@ import subprocess
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
-
-try:
-    from setuptools.command.bdist_wheel import bdist_wheel
-except ImportError:  # before setuptools 70.1
-    from wheel.bdist_wheel import bdist_wheel
 
 ENGINES = "scannet_css.sparse.engines"
 native = runpy.run_path(str(Path(__file__).parent / ENGINES.replace(".", "/") / "native_build.py"))
@@ -24,8 +20,8 @@ class BuildNative(build_ext):
     """Plain C libraries: nothing in them knows Python or torch, so neither do their names."""
 
     def get_ext_filename(self, fullname):
-        folder, _, variant = fullname.rpartition(".native_")
-        return str(Path(*folder.split("."), native["file_name"](variant)))
+        *folders, name = fullname.split(".")
+        return str(Path(*folders, native["file_name"](name.removeprefix("native_"))))
 
     def build_extension(self, extension):
         variant = extension.name.rpartition(".native_")[2]
@@ -54,7 +50,8 @@ setup(
     package_data={
         "scannet_css": [
             *("class_lists/*", "protocols/**/*.json", "raw/splits/*", "synthetic/data/*"),
-            *("scenes/report/*.css", "scenes/report/*.json", "sparse/engines/*.json", "sparse/engines/*.cpp", "records/*.json"),
+            *("scenes/report/*.css", "scenes/report/*.json", "records/*.json"),
+            *("sparse/engines/*.json", "sparse/engines/native.cpp"),
             *(
                 "leaderboard/*.json",
                 "leaderboard/page/*",
