@@ -46,7 +46,13 @@ from tqdm import tqdm
 from scannet_css.errors import InputError, run_command
 from scannet_css.network import build_network
 from scannet_css.records.record import environment
-from scannet_css.sparse.engines.choice import ENGINES, choose_engine, engine_name, why_unavailable
+from scannet_css.sparse.engines.choice import (
+    ENGINES,
+    choose_engine,
+    engine_name,
+    load_engine,
+    why_unavailable,
+)
 from scannet_css.sparse.memory import keep_freed_memory
 from scannet_css.training.machine import find_device
 
@@ -164,10 +170,14 @@ def about(device: torch.device, dtype: torch.dtype, engines: list[str]) -> dict[
     """When, where and with what."""
     versions = {}
     for name in engines:
+        if name == "native":
+            versions[name] = load_engine(name).library().variant
+            continue
         module = PEERS.get(name, "triton" if name == "triton" else "torch")
         versions[name] = import_module(module).__version__
     machine = environment(device, dtype)
-    del machine["engine"]  # here it is many
+    for name in ("engine", "vectors", "not_native"):
+        del machine[name]  # here it is many
     return {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "environment": machine,

@@ -164,7 +164,9 @@ class CoordinateManager:
         name = (stride, kernel_size, kernel_stride, dilation)
         if name not in self._maps:
             if kernel_size == 1:
-                table = torch.arange(len(self.keys(stride)), dtype=torch.int32, device=self.keys(stride).device)
+                table = torch.arange(
+                    len(self.keys(stride)), dtype=torch.int32, device=self.keys(stride).device
+                )
                 table = table[None]
             elif kernel_stride == kernel_size == 2:
                 table = self._children_table(stride)

@@ -60,7 +60,9 @@ class _Convolution(nn.Module):
         if kernel_map is None:
             out = features @ self.kernel
         else:
-            out = convolve(features, self.kernel.view(kernel_map.offsets, *self.kernel.shape[-2:]), kernel_map)
+            out = convolve(
+                features, self.kernel.view(kernel_map.offsets, *self.kernel.shape[-2:]), kernel_map
+            )
         if self.bias is not None:
             out = out + self.bias
         if norm is not None:

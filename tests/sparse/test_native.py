@@ -92,7 +92,8 @@ def test_every_number_is_that_of_float64(sizes, channels):
 
 
 @pytest.mark.parametrize(
-    "sizes", [(1, 1, 27, 1.0), (0, 0, 27, 1.0), (5, 1, 3, 1.0), (1, 9, 8, 1.0), (40, 40, 27, 0.0), (131, 4, 5, 1.0)]
+    "sizes",
+    [(1, 1, 27, 1.0), (0, 0, 27, 1.0), (5, 1, 3, 1.0), (1, 9, 8, 1.0), (40, 40, 27, 0.0), (131, 4, 5, 1.0)],
 )
 @pytest.mark.parametrize("channels", [(3, 16), (16, 16), (48, 21), (33, 96)])
 def test_maps_with_hardly_anything(sizes, channels):
@@ -120,7 +121,9 @@ def test_large_offsets_of_the_gradient_are_summed_in_runs():
     assert_exact(random_map(20_000, 20_000, 2, 1.0), (16, 16), bound=1e-6)
 
 
-@pytest.mark.parametrize("channels", [(3, 16), (16, 16), (48, 48), (96, 96), (128, 96), (37, 21), (21, 37), (256, 64)])
+@pytest.mark.parametrize(
+    "channels", [(3, 16), (16, 16), (48, 48), (96, 96), (128, 96), (37, 21), (21, 37), (256, 64)]
+)
 @pytest.mark.parametrize("rows", [100, 3000])
 def test_the_same_bits_on_any_number_of_threads(rows, channels):
     kernel_map = random_map(rows, rows, 27, 0.45)

@@ -46,6 +46,15 @@ def engine_name(device: torch.device, dtype: torch.dtype) -> str:
     return engine_for(device, dtype).__name__.rpartition(".")[2].removesuffix("_engine")
 
 
+def engine_facts(device: torch.device, dtype: torch.dtype) -> dict[str, str | None]:
+    """For the record: the engine's name, the native one's vectors, and why it is another."""
+    name = engine_name(device, dtype)
+    if name == "native":
+        return {"engine": name, "vectors": load_engine(name).library().variant, "not_native": None}
+    reason = why_unavailable("native", device, dtype) or f"{name} was asked for"
+    return {"engine": name, "vectors": None, "not_native": reason}
+
+
 def why_unavailable(name: str, device: torch.device, dtype: torch.dtype) -> str | None:
     """Why the engine `name` cannot run there; None if it can."""
     return load_engine(name).unavailable(device, dtype)

@@ -16,7 +16,16 @@ from pathlib import Path
 
 SOURCE = Path(__file__).with_name("native.cpp")
 VECTORS = {"avx512": ("-march=x86-64-v4",), "avx2": ("-march=x86-64-v3",), "128": ()}  # widest first
-COMPILE = ("-std=c++17", "-O3", "-fPIC", "-fno-exceptions", "-fno-rtti", "-fno-math-errno", "-Wall", "-Wextra")
+COMPILE = (
+    "-std=c++17",
+    "-O3",
+    "-fPIC",
+    "-fno-exceptions",
+    "-fno-rtti",
+    "-fno-math-errno",
+    "-Wall",
+    "-Wextra",
+)
 # Compiled with OpenMP and linked without: the runtime that serves it is the one that torch brought, not a second.
 OPENMP = {"darwin": ("-Xpreprocessor", "-fopenmp")}.get(sys.platform, ("-fopenmp",))
 LINK = {"darwin": ("-undefined", "dynamic_lookup")}.get(sys.platform, ("-nodefaultlibs", "-lc"))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from scannet_css.sparse.engines import native_build
 
+AGAIN = "pip install -e . builds it anew"
 FOLDER = Path(__file__).parent
 # What torch says that the processor has, and the variants that run on it.
 CAPABILITIES = {"AVX512": ("avx512", "avx2", "128"), "AVX2": ("avx2", "128")}
@@ -82,7 +83,7 @@ def library() -> Library:
             return Library(functions, functions.variant().decode(), None)
         tried.append(reason)
     if not tried:
-        tried = ["its library was not built: no C++ compiler when the package was installed (pip install -e . tries again)"]
+        tried = [f"its library was not built when the package was installed: no C++ compiler? {AGAIN}"]
     return Library(None, None, "; ".join(tried))
 
 
@@ -118,10 +119,10 @@ def _load(path: Path) -> tuple[str | None, CDLL | None]:
             function = getattr(functions, name)
             function.restype, function.argtypes = result, arguments
     except (OSError, AttributeError) as error:
-        return f"{path} cannot be loaded ({str(error).splitlines()[0]})", None
+        return f"{path.name} cannot be loaded ({str(error).splitlines()[0]})", None
     built, here = functions.source().decode(), native_build.source_hash()
     if built != here:
-        return f"{path} was built from another native.cpp ({built}, here {here}); pip install -e . builds it anew", None
+        return f"{path.name} was built from another native.cpp ({built}, here {here}); {AGAIN}", None
     return None, functions
 
 

@@ -23,7 +23,9 @@ class NativeBatchNorm(torch.autograd.Function):
         residual = None if residual is None else residual.contiguous()
         functions, (rows, channels) = library().functions, x.shape
         if weight.shape != (channels,) or bias.shape != (channels,):
-            raise ValueError(f"weight {tuple(weight.shape)}, bias {tuple(bias.shape)} for {channels} channels")
+            raise ValueError(
+                f"weight {tuple(weight.shape)}, bias {tuple(bias.shape)} for {channels} channels"
+            )
         if residual is not None and residual.shape != x.shape:
             raise ValueError(f"residual {tuple(residual.shape)} for features {tuple(x.shape)}")
         out = torch.empty_like(x)
