@@ -140,8 +140,8 @@ class Record:
 
     @property
     def hash(self) -> str:
-        """sha256 of the run; when it was written and who submits it does not matter, nor what format 3 did not
-        ask for: its records keep their hash."""
+        """sha256 of the run; when it was written and who submits it does not matter, nor what format 3 did
+        not ask for: its records keep their hash."""
         run, told = self.to_json(), self.environment.vectors or self.environment.not_native
         if told is None:
             run["format"] = 3

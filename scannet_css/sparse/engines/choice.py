@@ -9,8 +9,8 @@ An engine is a module with three functions:
         -> (N, Cin) of the gradient's type or None, (O, Cin, Cout) in float32 or float64 or None
 
 features (N, Cin), kernel (O, Cin, Cout) and gradient (M, Cout) share one type; rows are in canonical order.
-An engine may have more: RUNS_POINTWISE = True, it is given the 1^3 layers too, which else are a matrix product
-of torch's; BatchNorm, an autograd function that takes ExactBatchNorm's place and does what follows as well.
+An engine may have more: RUNS_POINTWISE = True, it is given the 1^3 layers too, which else are a matrix
+product of torch's; BatchNorm, an autograd function that takes ExactBatchNorm's place and does what follows.
 """
 
 import importlib
