@@ -1,6 +1,6 @@
 """Installs the packages scannet_css and baselines; the commands are run from the repository's root.
 
-The native engine's libraries are built on the way if there is a C++ compiler; without one torch's engine runs.
+The native engine's libraries are built on the way if there is a C++ compiler; else torch's engine runs.
 """
 
 import runpy

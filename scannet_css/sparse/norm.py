@@ -17,7 +17,7 @@ CHUNK_NUMBERS = 1 << 17  # of a chunk of rows, which then stays in the cache
 def batch_norm(
     x: Tensor, weight: Tensor, bias: Tensor, eps: float, residual: Tensor | None, relu: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """relu(batch norm + residual) by the engine in use if it has one, else by torch; mean and variance (C,)."""
+    """relu(batch norm + residual) by the engine in use or else by torch; its mean and variance (C,)."""
     of_engine = getattr(engine_for(x.device, x.dtype), "BatchNorm", None)
     if of_engine is not None:
         return of_engine.apply(x, weight, bias, eps, residual, relu)

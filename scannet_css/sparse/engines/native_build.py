@@ -1,4 +1,4 @@
-"""Builds the native engine's libraries from native.cpp: one for each kind of vector that a processor may have.
+"""Builds the native engine's libraries from native.cpp: one for each width of a processor's vectors.
 
 For setup.py and tests: it needs a C++ compiler, and neither torch nor the package.
 """
@@ -46,7 +46,7 @@ def source_hash() -> str:
 
 
 def find_compiler() -> list[str] | None:
-    """The command of a C++ compiler: the variable CXX, else the first of three usual ones; None without one."""
+    """The command of a C++ compiler: the variable CXX, else the first of three usual ones, or None."""
     if os.environ.get("CXX"):
         return shlex.split(os.environ["CXX"])
     found = next(filter(None, map(shutil.which, ("g++", "c++", "clang++"))), None)
@@ -54,8 +54,8 @@ def find_compiler() -> list[str] | None:
 
 
 def build(variant: str, path: Path, sanitizers: Sequence[str] = ()) -> None:
-    """Writes the library of a variant. Raises OSError without a compiler, CalledProcessError (with its stderr) if
-    that fails."""
+    """Writes the library of a variant. Raises OSError without a compiler, CalledProcessError (with its
+    stderr) if that fails."""
     compiler = find_compiler()
     if compiler is None:
         raise OSError("no C++ compiler is found; CXX may name one")

@@ -1,6 +1,6 @@
-"""Sparse convolution by our own kernels for the CPU, native.cpp: the pairs that exist and nothing else, in float32.
+"""Sparse convolution by our own kernels for the CPU, native.cpp: the pairs that exist and nothing else.
 
-Results are the same bits on any number of threads. Where there is no library, the reason is `unavailable`'s, and
+In float32; the same bits on any number of threads. Where there is no library, `unavailable` says why, and
 torch's engine runs.
 """
 
@@ -122,7 +122,7 @@ class Plan:
     pairs: Pairs  # what the library gets: addresses of the tensors below
     sources: Tensor  # (P + 1,) int32 input rows
     targets: Tensor  # (P + 1,) int32 output rows
-    starts: Tensor  # (O, blocks + 1) int64 where the pairs of an offset and block of output rows begin, and the end
+    starts: Tensor  # (O, blocks + 1) int64 where the pairs of an offset in a block of rows begin; and the end
 
 
 def _plan(kernel_map: KernelMap) -> Plan:

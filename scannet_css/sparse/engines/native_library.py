@@ -1,4 +1,4 @@
-"""Finds and loads the native engine's library: the widest vectors that the processor has, on torch's own threads."""
+"""Finds and loads the native engine's library: the processor's widest vectors, on torch's own threads."""
 
 import ctypes
 import os
@@ -127,7 +127,7 @@ def _load(path: Path) -> tuple[str | None, CDLL | None]:
 
 
 def _share_openmp() -> None:
-    """Makes the OpenMP runtime that torch loaded visible: a second pool of threads would fight with the first."""
+    """Makes the OpenMP runtime that torch loaded visible: a second pool of threads would fight the first."""
     for path in _loaded_files():
         if path.name.startswith(RUNTIMES):
             CDLL(str(path), mode=ctypes.RTLD_GLOBAL)

@@ -1,4 +1,4 @@
-"""Batch normalisation of a training step by the native engine, with the residual sum and the ReLU that follow it."""
+"""Batch normalisation of a training step by the native engine, with the residual and ReLU that follow."""
 
 import torch
 from torch import Tensor
