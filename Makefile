@@ -5,7 +5,9 @@ VENV := .venv/bin
 
 .PHONY: demo test test-deep clean
 
-.venv/installed: requirements.txt setup.py
+NATIVE := scannet_css/sparse/engines/native.cpp scannet_css/sparse/engines/native_build.py
+
+.venv/installed: requirements.txt setup.py $(NATIVE)
 	$(PYTHON) -m venv .venv
 	$(VENV)/python -m pip install --quiet --upgrade pip
 	$(VENV)/python -m pip install --quiet -r requirements.txt -e .

@@ -1,6 +1,44 @@
-"""Installs the packages scannet_css and baselines; the commands are run from the repository's root."""
+"""Installs the packages scannet_css and baselines; the commands are run from the repository's root.
 
-from setuptools import find_packages, setup
+The native engine's libraries are built on the way if there is a C++ compiler; else torch's engine runs.
+"""
+
+import runpy
+import subprocess
+from pathlib import Path
+
+from setuptools import Extension, find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
+
+ENGINES = "scannet_css.sparse.engines"
+native = runpy.run_path(str(Path(__file__).parent / ENGINES.replace(".", "/") / "native_build.py"))
+
+
+class BuildNative(build_ext):
+    """Plain C libraries: nothing in them knows Python or torch, so neither do their names."""
+
+    def get_ext_filename(self, fullname):
+        *folders, name = fullname.split(".")
+        return str(Path(*folders, native["file_name"](name.removeprefix("native_"))))
+
+    def build_extension(self, extension):
+        variant = extension.name.rpartition(".native_")[2]
+        try:
+            native["build"](variant, Path(self.get_ext_fullpath(extension.name)))
+        except subprocess.CalledProcessError as error:
+            raise CompileError(f"native engine, {variant}: {error.stderr.strip()}") from None
+        except OSError as error:
+            raise CompileError(f"native engine, {variant}: {error}") from None
+
+
+class WheelForEveryPython(bdist_wheel):
+    """The libraries make the wheel one of a platform, but not one of a Python."""
+
+    def get_tag(self):
+        return "py3", "none", super().get_tag()[2]
+
 
 setup(
     name="scannet-css",
@@ -12,7 +50,8 @@ setup(
     package_data={
         "scannet_css": [
             *("class_lists/*", "protocols/**/*.json", "raw/splits/*", "synthetic/data/*"),
-            *("scenes/report/*.css", "scenes/report/*.json", "sparse/engines/*.json", "records/*.json"),
+            *("scenes/report/*.css", "scenes/report/*.json", "records/*.json"),
+            *("sparse/engines/*.json", "sparse/engines/native.cpp"),
             *(
                 "leaderboard/*.json",
                 "leaderboard/page/*",
@@ -22,6 +61,11 @@ setup(
             ),
         ]
     },
+    ext_modules=[
+        Extension(f"{ENGINES}.native_{variant}", ["scannet_css/sparse/engines/native.cpp"], optional=True)
+        for variant in native["names"]()
+    ],
+    cmdclass={"build_ext": BuildNative, "bdist_wheel": WheelForEveryPython},
     install_requires=[
         "torch>=2.6",
         "numpy>=1.26",

@@ -32,7 +32,7 @@ from scannet_css.files import write_json
 from scannet_css.network import MinkUNet, build_network
 from scannet_css.records.record import checkout_state, processor
 from scannet_css.scenes import load_manifest, load_scene
-from scannet_css.sparse.engines.choice import AUTOMATIC, ENGINES, engine_name, why_unavailable
+from scannet_css.sparse.engines.choice import AUTOMATIC, ENGINES, engine_facts, why_unavailable
 from scannet_css.sparse.engines.trial import BOUNDS, convolution_error
 from scannet_css.training.machine import find_device
 from scannet_css.training.one_room import VOXEL_SIZE, train_on_a_room
@@ -186,7 +186,7 @@ def driver_version() -> str | None:
 def engines(device: torch.device) -> Iterator[Fact]:
     """Tries each engine that says it can run; only those that a run takes by itself are needed."""
     yield from guarded("in use", engine_in_use, device)
-    needed = ("torch", *AUTOMATIC.get(device.type, ()))
+    needed = AUTOMATIC[device.type]
     for name in ENGINES:
         for dtype in BOUNDS if device.type == "cuda" else (torch.float32,):
             line = f"{name} {str(dtype).removeprefix('torch.')}"
@@ -198,9 +198,12 @@ def engines(device: torch.device) -> Iterator[Fact]:
 
 def engine_in_use(device: torch.device) -> Iterator[Fact]:
     dtype = compute_type(device)
-    name = engine_name(device, dtype)
-    text = f"{name} on {device} in {str(dtype).removeprefix('torch.')}"
-    yield Fact("in use", "works", text, {"engine": name})
+    facts = engine_facts(device, dtype)
+    vectors = f" ({facts['vectors']})" if facts["vectors"] else ""
+    text = f"{facts['engine']}{vectors} on {device} in {str(dtype).removeprefix('torch.')}"
+    is_slower = device.type == "cpu" and facts["engine"] != "native"  # torch's takes its place, and time
+    text += f"; not native: {facts['not_native']}" if is_slower else ""
+    yield Fact("in use", "warning" if is_slower else "works", text, facts)
 
 
 def compute_type(device: torch.device) -> torch.dtype:

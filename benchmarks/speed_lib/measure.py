@@ -26,7 +26,7 @@ from scannet_css.network import MinkUNet, build_network
 from scannet_css.processes import keep_freed_memory
 from scannet_css.records.record import environment
 from scannet_css.sparse import Conv3d, ConvTranspose3d, SparseTensor
-from scannet_css.sparse.engines.choice import choose_engine
+from scannet_css.sparse.engines.choice import choose_engine, load_engine
 
 PEERS = {"spconv": "spconv", "minkowski": "MinkowskiEngine"}  # the modules they come in
 WARM_UP_VOXELS = 4000
@@ -76,10 +76,14 @@ def about(device: torch.device, dtype: torch.dtype, engines: Sequence[str] = ())
     """When, where and with what."""
     versions = {}
     for name in engines:
+        if name == "native":
+            versions[name] = load_engine(name).library().variant
+            continue
         module = PEERS.get(name, "triton" if name == "triton" else "torch")
         versions[name] = import_module(module).__version__
     machine = environment(device, dtype)
-    del machine["engine"]  # here it is many
+    for name in ("engine", "vectors", "not_native"):
+        del machine[name]  # here it is many
     return {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "environment": machine,

@@ -1,6 +1,6 @@
 """Records of earlier formats, read as what they mean in the newest one. Frozen: a new format adds a function.
 
-2 added where the network started, determinism and processes; 3 the entry and CUDA.
+2 added where the network started, determinism and processes; 3 the entry and CUDA; 4 vectors and not_native.
 """
 
 from typing import Any
@@ -36,7 +36,11 @@ def _to_3(value: dict) -> dict:
     return {**_with(value, "environment", {}, {"cuda": None}), "format": 3, "entry": None}
 
 
-_UPGRADES = (_to_2, _to_3)
+def _to_4(value: dict) -> dict:
+    return {**_with(value, "environment", {}, {"vectors": None, "not_native": None}), "format": 4}
+
+
+_UPGRADES = (_to_2, _to_3, _to_4)
 
 
 def _with(value: dict, name: str, new: dict, unless_told: dict | None = None) -> dict:

@@ -1,7 +1,7 @@
 """The record: the one JSON file a run leaves behind, from which every reported number is recomputed.
 
-The dataclasses are the schema, format 3; strict_json.py reads them strictly and docs/record.schema.json says
-the same as JSON Schema. Records of formats 1 and 2 are read as what they mean in format 3. A joint run holds
+The dataclasses are the schema, format 4; strict_json.py reads them strictly and docs/record.schema.json says
+the same as JSON Schema. Records of formats 1 to 3 are read as what they mean in format 4. A joint run holds
 a single step with all classes, while `protocol.steps` still lists the original steps.
 """
 
@@ -21,7 +21,7 @@ from scannet_css.errors import InputError
 from scannet_css.files import digest, write_json
 from scannet_css.metrics import curves, summarise
 from scannet_css.records.old_formats import upgraded
-from scannet_css.sparse.engines.choice import engine_name
+from scannet_css.sparse.engines.choice import engine_facts
 from scannet_css.strict_json import (
     Contact,
     Day,
@@ -35,7 +35,7 @@ from scannet_css.strict_json import (
     require,
 )
 
-FORMAT = 3  # older ones: old_formats.py
+FORMAT = 4  # older ones: old_formats.py
 LONGEST_FILE = 64 * 2**20
 _HASH = re.compile(r"[0-9a-f]{8,64}")
 
@@ -103,6 +103,8 @@ class EnvironmentRecord:
     platform: str
     device: str
     engine: str  # what ran the sparse convolutions
+    vectors: str | None  # of the native engine; None: another ran, or not known (formats 1 to 3)
+    not_native: str | None  # why the native engine did not run; None: it did, or not known (formats 1 to 3)
     threads: int
     commit: str | None
     dirty: bool | None
@@ -146,8 +148,12 @@ class Record:
 
     @property
     def hash(self) -> str:
-        """sha256 of the run; when it was written and who submits it does not matter."""
-        run = self.to_json()
+        """sha256 of the run; when it was written and who submits it does not matter, nor what format 3 did
+        not ask for: its records keep their hash."""
+        run, told = self.to_json(), self.environment.vectors or self.environment.not_native
+        if told is None:
+            run["format"] = 3
+            del run["environment"]["vectors"], run["environment"]["not_native"]
         return digest({name: value for name, value in run.items() if name not in ("created", "entry")})
 
     @property
@@ -200,7 +206,7 @@ def environment(device: torch.device | str = "cpu", dtype: torch.dtype = torch.f
         "python": platform.python_version(),
         "platform": as_text(platform.platform()),
         "device": as_text(torch.cuda.get_device_name(device) if device.type == "cuda" else processor()),
-        "engine": engine_name(device, dtype),
+        **engine_facts(device, dtype),
         "threads": torch.get_num_threads(),
         "processes": distributed.processes(),
         "commit": commit,

@@ -61,8 +61,19 @@ def convolve_without_gradient(
     return engine.convolve(features, kernel.to(features.dtype), kernel_map, bias, residual, relu)
 
 
-def _autocast(features: Tensor) -> tuple[Tensor, bool]:
+def runs_pointwise(features: Tensor) -> bool:
+    """Whether the engine in use takes the 1^3 layers too."""
+    engine = engine_for(features.device, _autocast_type(features) or features.dtype)
+    return getattr(engine, "RUNS_POINTWISE", False)
+
+
+def _autocast_type(features: Tensor) -> torch.dtype | None:
     device = features.device.type
     if not torch.is_autocast_enabled(device) or features.dtype == torch.float64:
-        return features, False
-    return features.to(torch.get_autocast_dtype(device)), True
+        return None
+    return torch.get_autocast_dtype(device)
+
+
+def _autocast(features: Tensor) -> tuple[Tensor, bool]:
+    dtype = _autocast_type(features)
+    return (features, False) if dtype is None else (features.to(dtype), True)

@@ -193,6 +193,9 @@ class CoordinateManager:
         self.built[name] = self.built.get(name, 0) + 1
 
     def _table(self, stride: int, kernel_size: int, kernel_stride: int, dilation: int) -> Tensor:
+        if kernel_size == 1:
+            keys = self.keys(stride)
+            return torch.arange(len(keys), dtype=torch.int32, device=keys.device)[None]
         if kernel_stride == kernel_size == 2:
             return self._children_table(stride)
         if kernel_stride == 1:

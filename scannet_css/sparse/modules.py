@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scannet_css.errors import InputError
-from scannet_css.sparse.conv import convolve, convolve_without_gradient
+from scannet_css.sparse.conv import convolve, convolve_without_gradient, runs_pointwise
 from scannet_css.sparse.maps import KernelMap
-from scannet_css.sparse.norm import ExactBatchNorm
+from scannet_css.sparse.norm import batch_norm, finished
 from scannet_css.sparse.tensor import SparseTensor
 
 CONVOLUTIONS = ((1, 1), (3, 1), (5, 1), (2, 2), (3, 2))  # (kernel size, stride)
@@ -50,20 +50,24 @@ class _Convolution(nn.Module):
         residual: SparseTensor | None,
         relu: bool,
     ) -> Tensor:
-        """relu(norm(convolution + bias) + residual), all but the convolution optional; no map for size 1."""
+        """relu(norm(convolution + bias) + residual), all but the convolution optional; without a map, a 1^3
+        convolution is a matrix product."""
         residual = None if residual is None else residual.canonical_features()
         if norm is not None and norm.is_folded:
             norm = None
         if not torch.is_grad_enabled() and not (norm is not None and norm.training):
             return self._run_in_one_pass(features, kernel_map, norm, residual, relu)
-        out = features @ self.kernel if kernel_map is None else convolve(features, self.kernel, kernel_map)
+        if kernel_map is None:
+            out = features @ self.kernel
+        else:
+            out = convolve(
+                features, self.kernel.view(kernel_map.offsets, *self.kernel.shape[-2:]), kernel_map
+            )
         if self.bias is not None:
             out = out + self.bias
         if norm is not None:
-            out = norm.normalise(out)
-        if residual is not None:
-            out = out.add_(residual) if norm is not None else out + residual
-        return out.relu_() if relu else out
+            return norm.normalise(out, residual, relu)
+        return finished(out, residual, relu)
 
     def _run_in_one_pass(
         self,
@@ -79,6 +83,7 @@ class _Convolution(nn.Module):
             kernel, bias = norm.folded(kernel, bias)
         bias = None if bias is None else bias[0]
         if kernel_map is not None:
+            kernel = kernel.view(kernel_map.offsets, *kernel.shape[-2:])
             return convolve_without_gradient(features, kernel, kernel_map, bias, residual, relu)
         out = features @ kernel if bias is None else torch.addmm(bias, features, kernel)
         if residual is not None:
@@ -125,7 +130,7 @@ class Conv3d(_Convolution):
     ) -> SparseTensor:
         self._check_input(x)
         kernel_map = None
-        if self.kernel_size > 1:
+        if self.kernel_size > 1 or runs_pointwise(x.features):
             kernel_map = x.manager.map(x.stride, self.kernel_size, self.stride, self.dilation)
         out = self._run(x.canonical_features(), kernel_map, norm, residual, relu)
         return x.at_stride(out, x.stride * self.stride)
@@ -173,16 +178,17 @@ class BatchNorm(nn.Module):
     def forward(self, x: SparseTensor) -> SparseTensor:
         return x.with_features(self.normalise(x.features))
 
-    def normalise(self, features: Tensor) -> Tensor:
-        """The layer on features (N, C). A single row has no variance: also in training it is normalised with
-        the running statistics, and leaves them as they are."""
+    def normalise(self, features: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
+        """relu(layer + residual) on features (N, C). A single row has no variance: also in training it is
+        normalised with the running statistics, and leaves them as they are."""
         bn = self.bn
         if len(features) == 1 and not isinstance(bn, nn.SyncBatchNorm):  # which sees other processes' rows
             running = bn.running_mean, bn.running_var
-            return F.batch_norm(features, *running, bn.weight, bn.bias, training=False, eps=bn.eps)
+            out = F.batch_norm(features, *running, bn.weight, bn.bias, training=False, eps=bn.eps)
+            return finished(out, residual, relu)
         if not self.training or features.device.type != "cpu":
-            return bn(features)
-        out, mean, variance = ExactBatchNorm.apply(features, bn.weight, bn.bias, bn.eps)
+            return finished(bn(features), residual, relu)
+        out, mean, variance = batch_norm(features, bn.weight, bn.bias, bn.eps, residual, relu)
         unbiased = variance * (len(features) / (len(features) - 1))
         bn.running_mean.lerp_(mean.to(bn.running_mean.dtype), bn.momentum)
         bn.running_var.lerp_(unbiased.to(bn.running_var.dtype), bn.momentum)

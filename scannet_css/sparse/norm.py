@@ -9,7 +9,27 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from scannet_css.sparse.engines.choice import engine_for
+
 CHUNK_NUMBERS = 1 << 17  # of a chunk of rows, which then stays in the cache
+
+
+def batch_norm(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, residual: Tensor | None, relu: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """relu(batch norm + residual) by the engine in use or else by torch; its mean and variance (C,)."""
+    of_engine = getattr(engine_for(x.device, x.dtype), "BatchNorm", None)
+    if of_engine is not None:
+        return of_engine.apply(x, weight, bias, eps, residual, relu)
+    out, mean, variance = ExactBatchNorm.apply(x, weight, bias, eps)
+    return finished(out, residual, relu), mean, variance
+
+
+def finished(out: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
+    """relu(out + residual), in the memory of `out`."""
+    if residual is not None:
+        out = out.add_(residual)
+    return out.relu_() if relu else out
 
 
 class ExactBatchNorm(torch.autograd.Function):

@@ -66,7 +66,7 @@ def make_value(
         )
     meaning = Protocol(protocol, 1, "", tuple(map(tuple, steps)), ("otherfurniture",))
     return {
-        "format": 3,
+        "format": 4,
         "entry": None,
         "method": {"name": method, "settings": {} if settings is None else settings},
         "protocol": {
@@ -103,6 +103,8 @@ def make_value(
             "platform": "Linux-6.1.0-x86_64-with-glibc2.36",
             "device": "AMD EPYC",
             "engine": "torch",
+            "vectors": None,
+            "not_native": None,
             "threads": 2,
             "processes": 1,
             "commit": None,

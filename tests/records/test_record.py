@@ -97,8 +97,8 @@ def test_own_environment_is_accepted(value):
 
 
 CHANGES = [
-    (("format",), 0, "format is 0: expected 1 to 3; no such format"),
-    (("format",), 4, "format is 4: expected 1 to 3; made by a newer version of scannet-css: update yours"),
+    (("format",), 0, "format is 0: expected 1 to 4; no such format"),
+    (("format",), 5, "format is 5: expected 1 to 4; made by a newer version of scannet-css: update yours"),
     (
         ("network", "start"),
         "weights.pth",

@@ -10,9 +10,10 @@ import pytest
 
 import baselines  # noqa: F401  registers the methods, whose settings are checked
 from scannet_css.errors import InputError
+from scannet_css.files import digest
 from scannet_css.leaderboard.rows import make_rows
 from scannet_css.protocols import load_protocol
-from scannet_css.records.record import FORMAT, Record, load_record, save_record
+from scannet_css.records.record import FORMAT, Record, load_record, save_record, upgraded
 from scannet_css.records.splits import Split, count_split, load_splits, save_split
 from scannet_css.records.verify import verify
 from scannet_css.scenes import load_manifest, load_scene
@@ -300,6 +301,18 @@ def test_records_of_earlier_formats_are_read(version, tmp_path):
     assert load_record(tmp_path / "again.json") == record
 
 
+def test_what_format_3_did_not_ask_for_changes_no_hash():
+    value = real("mib")
+    record = Record.from_json(value)
+    assert value["format"] == 3 and record.format == FORMAT
+    assert record.environment.vectors is None and record.environment.not_native is None
+    run = {name: part for name, part in value.items() if name not in ("created", "entry")}
+    assert record.hash == digest(run)
+    assert Record.from_json(record.to_json()).hash == record.hash
+    told = {**record.to_json(), "environment": {**record.to_json()["environment"], "vectors": "AVX2"}}
+    assert Record.from_json(told).hash != record.hash
+
+
 def test_a_record_of_an_earlier_format_is_read_as_strictly(tmp_path):
     for broken in ({"format": 1}, {"format": 2, "environment": 3}, {"format": 1, "steps": 3, "network": []}):
         with pytest.raises(InputError):
@@ -309,13 +322,13 @@ def test_a_record_of_an_earlier_format_is_read_as_strictly(tmp_path):
 def test_the_exported_schema_is_the_one_that_is_read():
     path = ROOT / "docs" / "record.schema.json"
     schema = json.loads(path.read_text(encoding="utf-8"))
-    assert schema == json_schema(Record, "Record of a run, format 3"), (
+    assert schema == json_schema(Record, "Record of a run, format 4"), (
         "run python docs/render/render_schema.py"
     )
     jsonschema.Draft202012Validator.check_schema(schema)
     validator = jsonschema.Draft202012Validator(schema)
     for path in RECORDS[::20]:
-        assert list(validator.iter_errors(json.loads(path.read_text(encoding="utf-8")))) == []
+        assert list(validator.iter_errors(upgraded(json.loads(path.read_text(encoding="utf-8"))))) == []
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,7 @@ def test_an_engine_that_is_not_known_is_refused_at_the_first_convolution(monkeyp
         Conv3d(1, 1, 3)(two_voxels())
     assert str(caught.value) == (
         "SCANNET_CSS_ENGINE 'tritn' is not known (did you mean 'triton'?);"
-        " expected auto, triton, grouped, torch, spconv, minkowski"
+        " expected auto, triton, grouped, native, torch, spconv, minkowski"
     )
 
 

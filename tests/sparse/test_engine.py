@@ -9,10 +9,12 @@ import torch
 
 from scannet_css.errors import InputError
 from scannet_css.sparse import Conv3d, ConvTranspose3d, SparseTensor
-from scannet_css.sparse.engines import choice, torch_engine
+from scannet_css.sparse.engines import choice, native_engine, torch_engine
+from scannet_css.sparse.engines.native_library import Library, library
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
-EXPECTED = "expected auto, triton, grouped, torch, spconv, minkowski"
+ON_CPU = "torch" if library().reason else "native"
+EXPECTED = "expected auto, triton, grouped, native, torch, spconv, minkowski"
 
 
 @pytest.fixture(autouse=True)
@@ -58,11 +60,23 @@ def test_every_engine_has_the_functions_of_torchs():
             ], name
 
 
-def test_torch_runs_where_nothing_is_chosen():
-    for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+def test_the_native_engine_or_torch_runs_where_nothing_is_chosen(monkeypatch):
+    for dtype in (torch.float64, torch.float16, torch.bfloat16):
         assert choice.why_unavailable("torch", CPU, dtype) is None
         assert choice.engine_name(CPU, dtype) == "torch"
         assert choice.engine_for(CPU, dtype) is torch_engine
+    for reason, expected in ((None, native_engine), ("no library", torch_engine)):
+        monkeypatch.setattr(native_engine, "library", lambda reason=reason: Library(None, "AVX2", reason))
+        choice._engine.cache_clear()
+        assert choice.engine_for(CPU, torch.float32) is expected
+        facts = choice.engine_facts(CPU, torch.float32)
+        name = expected.__name__.rpartition(".")[2].removesuffix("_engine")
+        vectors = None if reason else "AVX2"
+        assert facts == {"engine": name, "vectors": vectors, "not_native": reason}
+    choice.choose_engine("torch")
+    monkeypatch.setattr(native_engine, "library", lambda: Library(None, "AVX2", None))
+    assert choice.engine_facts(CPU, torch.float32)["not_native"] == "torch was asked for"
+    assert choice.engine_facts(CPU, torch.float64)["not_native"] == "it computes float32 on cpu"
 
 
 @pytest.mark.parametrize(
@@ -81,7 +95,7 @@ def test_auto_is_the_first_that_can_run_on_the_device(stand_in, triton, grouped,
     assert choice.engine_name(CUDA, torch.float64) == "torch"
     choice.choose_engine("auto")
     assert choice.engine_name(CUDA, torch.float32) == expected
-    assert choice.engine_name(CPU, torch.float32) == "torch"
+    assert choice.engine_name(CPU, torch.float32) == ON_CPU
 
 
 def test_the_variable_chooses_and_choose_engine_overrules_it(stand_in, monkeypatch):
@@ -92,7 +106,7 @@ def test_the_variable_chooses_and_choose_engine_overrules_it(stand_in, monkeypat
     choice.choose_engine("spconv")
     assert choice.engine_name(CPU, torch.float32) == "spconv"
     choice.choose_engine("auto")
-    assert choice.engine_name(CPU, torch.float32) == "torch"
+    assert choice.engine_name(CPU, torch.float32) == ON_CPU
 
 
 @pytest.mark.parametrize(

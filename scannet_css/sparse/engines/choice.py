@@ -9,6 +9,8 @@ An engine is a module with three functions:
         -> (N, Cin) of the gradient's type or None, (O, Cin, Cout) in float32 or float64 or None
 
 features (N, Cin), kernel (O, Cin, Cout) and gradient (M, Cout) share one type; rows are in canonical order.
+An engine may have more: RUNS_POINTWISE = True, it is given the 1^3 layers too, which else are a matrix
+product of torch's; BatchNorm, an autograd function that takes ExactBatchNorm's place and does what follows.
 """
 
 import importlib
@@ -20,8 +22,8 @@ import torch
 
 from scannet_css.errors import InputError, did_you_mean
 
-ENGINES = ("triton", "grouped", "torch", "spconv", "minkowski")
-AUTOMATIC = {"cuda": ("triton", "grouped", "torch")}  # the first that can; elsewhere torch
+ENGINES = ("triton", "grouped", "native", "torch", "spconv", "minkowski")
+AUTOMATIC = {"cuda": ("triton", "grouped", "torch"), "cpu": ("native", "torch")}  # the first that can
 VARIABLE = "SCANNET_CSS_ENGINE"
 
 _chosen: str | None = None
@@ -42,6 +44,15 @@ def engine_for(device: torch.device, dtype: torch.dtype) -> ModuleType:
 def engine_name(device: torch.device, dtype: torch.dtype) -> str:
     """The name of `engine_for`'s engine, for the record."""
     return engine_for(device, dtype).__name__.rpartition(".")[2].removesuffix("_engine")
+
+
+def engine_facts(device: torch.device, dtype: torch.dtype) -> dict[str, str | None]:
+    """For the record: the engine's name, the native one's vectors, and why it is another."""
+    name = engine_name(device, dtype)
+    if name == "native":
+        return {"engine": name, "vectors": load_engine(name).library().variant, "not_native": None}
+    reason = why_unavailable("native", device, dtype) or f"{name} was asked for"
+    return {"engine": name, "vectors": None, "not_native": reason}
 
 
 def why_unavailable(name: str, device: torch.device, dtype: torch.dtype) -> str | None:
