@@ -37,11 +37,11 @@ from scannet_css.scenes import load_manifest
 from scannet_css.sparse.engines.choice import VARIABLE, choose_engine, engine_name
 from scannet_css.training.dry_run import dry_run
 from scannet_css.training.log import WandbTracker
-from scannet_css.training.loss_terms import describe
 from scannet_css.training.machine import Machine, find_device
 from scannet_css.training.recipe import Recipe
 from scannet_css.training.run import ContinualRun
 from scannet_css.training.setting import Setting, Start
+from scannet_css.training.step.loss_terms import describe
 
 ENGINE_HELP = (
     "what runs the sparse convolutions: triton (CUDA), grouped (one grouped product for all offsets), torch"

@@ -25,8 +25,8 @@ from scannet_css.scenes.loader import Batch, BatchSet, batches_of, input_channel
 from scannet_css.sparse.maps import timed_building
 from scannet_css.training.machine import Machine
 from scannet_css.training.recipe import Recipe, make_optimizer, train_mode
+from scannet_css.training.step.update import Updater
 from scannet_css.training.sums import add_up
-from scannet_css.training.update import Updater
 from speed_lib.measure import PROCESS_STATUS, resident, synchronize
 
 PROTOCOL = "scannet/lgkd-14-5"

@@ -33,8 +33,8 @@ from scannet_css.training.checkpoint import Checkpoints
 from scannet_css.training.log import MetricsLog, Tracker
 from scannet_css.training.machine import Machine
 from scannet_css.training.recipe import Recipe, make_optimizer, schedule, train_mode
+from scannet_css.training.step.update import Updater
 from scannet_css.training.sums import forget_sums
-from scannet_css.training.update import Updater
 
 log = logging.getLogger(__name__)
 

@@ -126,7 +126,7 @@ POINTS = {
     "a checkpoint is written, not renamed": at(RENAMED, applies=starts_with("checkpoint-", 1)),
     "a checkpoint is renamed": at(RENAMED, False, starts_with("checkpoint-", 1)),
     "half of a log line is written": in_half_of_a_log_line,
-    "weights are about to move": at(f"{TRAINING}.update:Updater._checked"),
+    "weights are about to move": at(f"{TRAINING}.step.update:Updater._checked"),
     "weights have moved, nothing is logged": at(f"{TRAINING}.epochs:StepTrainer._note"),
     "a step is begun": at(f"{TRAINING}.epochs:StepTrainer._probe_memory"),
     "a method finds something out": in_a_pass(is_evaluation=False),

@@ -9,7 +9,7 @@ import baselines  # noqa: F401  registers the methods
 from baselines.lgkd import LGKD
 from scannet_css.methods.means import mean_over
 from scannet_css.methods.method import Method, find_method, method_names, option, options_of
-from scannet_css.training.loss_terms import base_terms, describe, loss_terms
+from scannet_css.training.step.loss_terms import base_terms, describe, loss_terms
 
 ALL = [name for name in method_names() if find_method(name).__module__.startswith("baselines.")]
 TRAINED = [name for name in ALL if find_method(name).trains and not find_method(name).offline]

@@ -17,11 +17,11 @@ from scannet_css.scenes import load_manifest
 from scannet_css.scenes.loader import BatchSet
 from scannet_css.sparse import BatchNorm
 from scannet_css.training.machine import Machine
-from scannet_css.training.not_finite import MOST_SKIPS
 from scannet_css.training.recipe import Recipe, make_optimizer, train_mode
 from scannet_css.training.run import ContinualRun
 from scannet_css.training.setting import Setting
-from scannet_css.training.update import Updater
+from scannet_css.training.step.not_finite import MOST_SKIPS
+from scannet_css.training.step.update import Updater
 
 RECIPE = Recipe(network="minkunet14s", batch_norm="frozen", max_gradient_norm=1e9)
 CPU = Machine(torch.device("cpu"))

@@ -26,7 +26,7 @@ COMPILE = (
     "-Wall",
     "-Wextra",
 )
-# Compiled with OpenMP and linked without: the runtime that serves it is the one that torch brought, not a second.
+# Compiled with OpenMP and linked without: the runtime that serves it is the one that torch brought.
 OPENMP = {"darwin": ("-Xpreprocessor", "-fopenmp")}.get(sys.platform, ("-fopenmp",))
 LINK = {"darwin": ("-undefined", "dynamic_lookup")}.get(sys.platform, ("-nodefaultlibs", "-lc"))
 

@@ -19,9 +19,9 @@ from scannet_css.network import Output
 from scannet_css.scenes.loader import Batch
 from scannet_css.sparse import SparseTensor
 from scannet_css.training.machine import Machine
-from scannet_css.training.memory_retry import MemoryRetry, Parts, where
-from scannet_css.training.not_finite import FiniteGuard, NotFinite, terms_with_a_bad_gradient
 from scannet_css.training.recipe import Recipe
+from scannet_css.training.step.memory_retry import MemoryRetry, Parts, where
+from scannet_css.training.step.not_finite import FiniteGuard, NotFinite, terms_with_a_bad_gradient
 
 
 class Updater:

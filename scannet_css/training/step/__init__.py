@@ -1,0 +1,1 @@
+"""One update of the weights, and what stands beside it."""
