@@ -310,7 +310,7 @@ class ContinualRun:
             scenes = [min((entry for entry in scenes if entry.voxels), key=lambda entry: entry.voxels)]
         channels, background = protocol.channels(step.index), protocol.predicts_background(step.index)
         table = protocol.evaluation_table(step.index, self.setting.manifest.classes)
-        predict = self.method.predict if step.index else Method.predict.__get__(self.method)
+        predict = self.method.predict if step.index else self.method.base_predict
         step.network.eval()
 
         def count(batch: Batch) -> dict[str, Tensor]:

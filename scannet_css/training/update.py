@@ -95,6 +95,7 @@ class Updater:
         parts, failed = self._cut(batch), []
         while True:
             torch.manual_seed(seed)
+            self.method.before_batch(self.step)
             terms = self._attempt(parts)
             if terms is not None:
                 return terms, parts
