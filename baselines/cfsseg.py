@@ -57,7 +57,7 @@ class CFSSeg(Method):
         def sums(batch):
             with torch.inference_mode(), step.autocast():
                 output = step.network(SparseTensor(batch.features, batch.coordinates))
-            labels = self._labels(batch, output, is_first=step.index == 0)
+            labels = self._labels(step, batch, output)
             return self._sums(output.features, labels, step.channels)
 
         found = step.add_up("regression", sums)
@@ -94,8 +94,8 @@ class CFSSeg(Method):
     def _expanded(self, features: Tensor) -> Tensor:
         return (features.double() @ self.state["expansion"].to(features.device)).relu()
 
-    def _labels(self, batch, output, is_first):
-        if is_first:
+    def _labels(self, step, batch, output):
+        if step.index == 0:
             return batch.labels
         # Of the scenes alone, so that a pass that was killed goes on with the same draws.
         generator = derived_generator("dropout", *batch.names, device=output.features.device)

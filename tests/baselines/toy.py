@@ -91,6 +91,7 @@ def at_step_1(method, batch=None, move=0.05):
     method.check(PROTOCOL, MANIFEST)
     first = toy_step(0, network, batches=[toy_batch(BASE_LABELS, seed) for seed in (11, 12)])
     if method.base:
+        method.begin(first)
         descend(method, first, 3)
     method.begin(first)
     method.end(first)
@@ -117,6 +118,7 @@ def descend(method, step, updates, rate=0.05, seed=20, labels=None):
     labels = labels or (STEP_LABELS if step.index else BASE_LABELS)
     for number in range(updates):
         batch = toy_batch(labels, seed + number)
+        method.before_batch(step)
         new, old = forward(step, batch)
         terms = method.loss(step, batch, new, old) if step.index else method.base_loss(step, batch, new)
         step.network.zero_grad(set_to_none=True)
