@@ -8,7 +8,9 @@ gradient of every update, from 1, which is all but the last batches of the last 
 again, as for PI and RW.
 
 Against the original: "running" and the penalty exact to 1e-9 with the public 2D code (golden file), where
-every step has a classifier of its own; here it is one tensor, so its outputs are scaled together.
+every step has a classifier of its own; here it is one tensor, so its outputs are scaled together. 3DPC-CISS
+has "running", weight 1 and `head` separate, as the official runs of its two-step protocols; there outputs are
+free, here old ones do not move.
 """
 
 from dataclasses import dataclass
@@ -18,11 +20,12 @@ import torch
 from scannet_css.methods.importance import PathMethod, grown
 from scannet_css.methods.losses import cross_entropy
 from scannet_css.methods.method import option
+from scannet_css.methods.separate_head import SeparateHead
 from scannet_css.sparse import SparseTensor
 
 
 @dataclass
-class EWC(PathMethod):
+class EWC(SeparateHead, PathMethod):
     name = "ewc"
     base = ""
     fisher: str = option(
@@ -38,6 +41,9 @@ class EWC(PathMethod):
 
     def importance(self, step):
         if self.fisher == "running":
+            now = dict(step.network.named_parameters())  # without a separate head's background
+            fisher = self.state["fisher"]
+            self.state["fisher"] = {name: fisher[name][..., : now[name].shape[-1]] for name in now}
             return [self.state["fisher"]]
         before, fisher = self.state.get("importance", [{}])[0], self._exact(step)
         return [

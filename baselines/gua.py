@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scannet_css.methods.losses import IGNORE, cross_entropy, wide
+from scannet_css.methods.losses import IGNORE, cross_entropy_of_answers, wide
 from scannet_css.methods.means import mean_over
 from scannet_css.methods.method import Method, option
 from scannet_css.methods.neighbours import dropped_out, labels_nearby, neighbours, relations, uncertainty
@@ -92,11 +92,3 @@ def corrected_as_published(
         is_open = (found == IGNORE) | ~is_sure if number == 0 else found == IGNORE
         found = torch.where(is_open, taken, found)
     return torch.where(labels == IGNORE, IGNORE, found)
-
-
-def cross_entropy_of_answers(logits: Tensor, labels: Tensor, has_background: bool) -> Tensor:
-    """Cross-entropy over the channels that are answers: all, or all but background, whose row is then not
-    trained; labels (N,) in these or 255."""
-    if has_background:
-        return cross_entropy(logits, labels)
-    return cross_entropy(logits[:, 1:], torch.where(labels == IGNORE, IGNORE, labels - 1))

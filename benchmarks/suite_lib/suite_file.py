@@ -31,9 +31,11 @@ BLOCK = {
     "seeds": list,
     "methods": (list, str),
     "recipe": str,
-    "settings": str,
+    "settings": (str, list),
     "grid": dict,
 }
+# of the recipe, but chosen for each method, among its settings
+OWN_RECIPE = ("epochs", "learning_rate")
 OPTIONAL = ("recipe", "settings", "grid", "make", "description")
 
 
@@ -66,14 +68,16 @@ class Run:
     method: str  # as given to run.py: a name, or path/to/file.py:Class
     method_name: str
     settings: tuple[tuple[str, Any], ...]  # that differ from the method's defaults
+    own_recipe: tuple[tuple[str, Any], ...]  # of the method's, OWN_RECIPE
     recipe_name: str
     recipe: tuple[tuple[str, Any], ...]
     seed: int
 
     @property
     def label(self) -> str:
-        """The method with the settings that are not its defaults."""
-        return self.method_name + "".join(f",{_option(name)}={value}" for name, value in self.settings)
+        """The method with the settings that are not its defaults, and its own recipe."""
+        named = (*self.settings, *self.own_recipe)
+        return self.method_name + "".join(f",{_option(name)}={value}" for name, value in named)
 
     @property
     def name(self) -> str:
@@ -96,7 +100,7 @@ class Run:
     def arguments(self) -> list[str]:
         """The options of benchmarks/run.py."""
         options = ["--method", self.method, "--protocol", self.protocol, "--seed", str(self.seed)]
-        for name, value in (*self.recipe, *self.settings):
+        for name, value in (*{**dict(self.recipe), **dict(self.own_recipe)}.items(), *self.settings):
             text = str(value).lower() if isinstance(value, bool) else str(value)
             options += [f"--{_option(name)}", text]
         return [*options, "--data", str(self.data.prepared)]
@@ -120,7 +124,7 @@ def read_suite(path: Path, root: Path) -> list[Run]:
 def _runs(content: dict, root: Path) -> list[Run]:
     _check(content, TOP, "the file", optional=tuple(TOP))
     data = {name: _data_set(name, value, root) for name, value in content.get("data", {}).items()}
-    recipes = {name: _recipe(name, value) for name, value in content.get("recipe", {}).items()}
+    recipes = {name: _recipe(f"recipe.{name}", value) for name, value in content.get("recipe", {}).items()}
     sets = {name: _settings_of_all(name, value) for name, value in content.get("settings", {}).items()}
     runs: list[Run] = []
     blocks = content.get("block", [])
@@ -140,7 +144,7 @@ def _runs_of(block: dict, where: str, data: dict, recipes: dict, sets: dict) -> 
     source = _known(block["data"], data, f"{where}: data")
     recipe_name = block.get("recipe", "")
     recipe = _known(recipe_name, recipes, f"{where}: recipe") if recipe_name else {}
-    chosen = _known(block["settings"], sets, f"{where}: settings") if "settings" in block else {}
+    chosen = _chosen(block.get("settings", []), sets, f"{where}: settings")
     methods = _our_methods() if block["methods"] in ("all", ["all"]) else block["methods"]
     for key, values in (("protocols", block["protocols"]), ("methods", methods)):
         if not isinstance(values, list) or not values or not all(isinstance(value, str) for value in values):
@@ -158,6 +162,7 @@ def _runs_of(block: dict, where: str, data: dict, recipes: dict, sets: dict) -> 
         raise InputError(f"{where}: {error}") from None
     for protocol, method, seed in itertools.product(names, classes, block["seeds"]):
         for point in points:
+            settings = {**chosen.get(method, {}), **point}
             yield Run(
                 block=block["name"],
                 data=source,
@@ -165,7 +170,8 @@ def _runs_of(block: dict, where: str, data: dict, recipes: dict, sets: dict) -> 
                 protocol_name=names[protocol],
                 method=method,
                 method_name=classes[method].name,
-                settings=_checked_settings(classes[method], {**chosen.get(method, {}), **point}, where),
+                settings=_checked_settings(classes[method], settings, where),
+                own_recipe=_own_recipe(settings, where),
                 recipe_name=recipe_name,
                 recipe=tuple(recipe.items()),
                 seed=seed,
@@ -177,6 +183,21 @@ def _our_methods() -> list[str]:
     return [name for name in method_names() if find_method(name).__module__.startswith("baselines.")]
 
 
+def _chosen(names: str | list, sets: dict[str, dict], where: str) -> dict[str, dict]:
+    """Method -> what the named tables set for it, later ones over earlier ones."""
+    chosen: dict[str, dict] = {}
+    for name in [names] if isinstance(names, str) else names:
+        for method, settings in _known(name, sets, where).items():
+            chosen[method] = {**chosen.get(method, {}), **settings}
+    return chosen
+
+
+def _own_recipe(settings: dict, where: str) -> tuple[tuple[str, Any], ...]:
+    """What `settings` say of the recipe's values that are a method's own."""
+    own = {name: settings[name] for name in OWN_RECIPE if name in settings}
+    return tuple(_recipe(where, own).items())
+
+
 def _points(grid: dict, where: str) -> Iterator[dict[str, Any]]:
     for name, values in grid.items():
         if not isinstance(values, list) or not values:
@@ -186,7 +207,8 @@ def _points(grid: dict, where: str) -> Iterator[dict[str, Any]]:
 
 
 def _checked_settings(method: type[Method], settings: dict, where: str) -> tuple[tuple[str, Any], ...]:
-    """Those that differ from the defaults, in the method's order."""
+    """Those that differ from the defaults, in the method's order, without its own recipe."""
+    settings = {name: value for name, value in settings.items() if name not in OWN_RECIPE}
     options = {parameter.name: parameter for parameter in options_of(method)}
     for name in settings:
         if name not in options:
@@ -217,17 +239,17 @@ class _Frozen(dict):
         return hash(tuple(self.items()))
 
 
-def _recipe(name: str, value: Any) -> dict[str, Any]:
+def _recipe(where: str, value: Any) -> dict[str, Any]:
     kinds = {parameter.name: type(parameter.default) for parameter in fields(Recipe)}
-    _check(value, kinds, f"recipe.{name}", optional=tuple(kinds))
+    _check(value, kinds, where, optional=tuple(kinds))
     try:
         Recipe(**value)
     except InputError as error:
-        raise InputError(f"recipe.{name}: {error}") from None
+        raise InputError(f"{where}: {error}") from None
     network = value.get("network")
     if network is not None and network not in NETWORKS:
         hint = did_you_mean(network, NETWORKS)
-        raise InputError(f"recipe.{name}: network is {network!r}{hint}; expected {', '.join(NETWORKS)}")
+        raise InputError(f"{where}: network is {network!r}{hint}; expected {', '.join(NETWORKS)}")
     return value
 
 
@@ -242,6 +264,7 @@ def _settings_of_all(name: str, value: Any) -> dict[str, dict]:
         except InputError as error:
             raise InputError(f"settings.{name}: {error}") from None
         _checked_settings(found, settings, f"settings.{name}.{method}")
+        _own_recipe(settings, f"settings.{name}.{method}")
     return value
 
 
@@ -275,6 +298,7 @@ _WORDS = {
     bool: "true or false",
     list: "a list",
     (list, str): 'a list, or "all"',
+    (str, list): "a name, or a list of names",
     dict: "a table",
 }
 

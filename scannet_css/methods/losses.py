@@ -31,6 +31,14 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return _mean_over_labelled(per_point, labels)
 
 
+def cross_entropy_of_answers(logits: Tensor, labels: Tensor, has_background: bool) -> Tensor:
+    """Cross-entropy over the channels that are answers: all, or all but background, whose row is then not
+    trained; labels (N,) in these or 255."""
+    if has_background:
+        return cross_entropy(logits, labels)
+    return cross_entropy(logits[:, 1:], torch.where(labels == IGNORE, IGNORE, labels - 1))
+
+
 def unbiased_cross_entropy(logits: Tensor, labels: Tensor, old_channels: int) -> Tensor:
     """MiB's unbiased cross-entropy (Cermelli et al., CVPR 2020, section 3.2), mean over labelled points.
 

@@ -25,7 +25,7 @@ class Recipe:
 
     network: str = option("minkunet34c", "network, one of those in scannet_css.network")
     inputs: str = option("colour", "what a voxel brings: some of colour, normal, height, joined by +")
-    base_epochs: int = option(100, "epochs of step 0 (and of the joint upper bound)")
+    base_epochs: int = option(100, "epochs of step 0; joint training has as many updates as the sequence")
     epochs: int = option(100, "epochs of every later step")
     base_learning_rate: float = option(0.1, "learning rate of step 0")
     learning_rate: float = option(0.01, "learning rate of every later step")

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ class ContinualRun:
         export: bool = False,
     ) -> None:
         if method.offline:
-            setting = replace(setting, protocol=setting.protocol.offline())
+            setting = setting.offline()
         setting.protocol.check_dataset(setting.manifest.classes)
         method.check(setting.protocol, setting.manifest)
         self.setting, self.method, self.folder, self.machine = setting, method, folder, machine

@@ -1,6 +1,7 @@
 """GUA and CFSSeg against the values of their code, exact to 1e-9: on their points, neighbours and weights."""
 
 import math
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,10 +9,15 @@ import pytest
 import torch
 
 from baselines.cfsseg import CFSSeg
-from baselines.gua import REAL_SHARE, corrected, corrected_as_published, cross_entropy_of_answers
-from scannet_css.methods.losses import cross_entropy
+from baselines.ewc import EWC
+from baselines.finetune import Finetune
+from baselines.freeze import Freeze
+from baselines.gua import REAL_SHARE, corrected, corrected_as_published
+from baselines.lwf import LwF
+from scannet_css.methods.losses import cross_entropy_of_answers
 from scannet_css.methods.neighbours import relations, uncertainty
-from tests.baselines.originals import assert_original, golden, leaf
+from scannet_css.network import grow
+from tests.baselines.originals import assert_original, golden, leaf, step_of
 
 IGNORE = 255
 CLOUDS = ("two_step_s3dis", "two_step_scannet", "middle_step", "last_of_many")
@@ -187,8 +193,57 @@ def test_cfssegs_uncertainty(case):
     np.testing.assert_allclose(found, chain, rtol=0, atol=1e-12)
 
 
-def test_guas_rows_and_head():
-    """The separate head [background', new] of 3DPC-CISS; see test_separate_head for what trains it."""
-    logits = leaf(golden("gua/enrol/head_logits"))
+# 3DPC-CISS's baselines
+
+
+def test_a_separate_heads_cross_entropy():
+    """[background', new] in our channels: theirs is the last, and old ones have no part."""
+    head = leaf(golden("gua/enrol/head_logits"))
+    old_channels, new_classes = len(golden("gua/enrol/old_rows")), head.shape[1] - 1
+    logits = torch.cat([torch.full((len(head), old_channels), 9.0), head[:, 1:], head[:, :1]], 1)
     labels = golden("gua/enrol/labels").flatten()
-    assert_original(cross_entropy(logits, labels), "gua/enrol/ce", {"grad": logits})
+    batch = SimpleNamespace(labels=torch.where(labels == 0, 0, labels + old_channels - 1))
+    step = step_of(old_channels + new_classes, old_channels)
+    output = SimpleNamespace(logits=logits)
+    for method in (Finetune(head="separate"), Freeze(head="separate"), EWC(head="separate")):
+        value = method.classification(step, batch, output, None)
+        assert_original(value, "gua/enrol/ce", {"grad": head})
+
+
+def test_the_rows_of_two_heads_are_joined():
+    """As theirs, but that our channel 0 stays, which is no answer at their last step."""
+    old, new = golden("gua/enrol/old_rows").T, golden("gua/enrol/new_head_rows").T
+    final = SimpleNamespace(kernel=torch.nn.Parameter(old.clone()), out_channels=old.shape[1])
+    final.bias = torch.nn.Parameter(torch.zeros(1, old.shape[1], dtype=old.dtype))
+    network, method = SimpleNamespace(final=final), Finetune(head="separate")
+    grow(network, new.shape[1] - 1, method.head_start)
+    step = step_of(old.shape[1] + new.shape[1] - 1, old.shape[1], network=network)
+    method.adapt(step)
+    method.begin(step)
+    with torch.no_grad():
+        network.final.kernel[:, old.shape[1] :] = torch.cat([new[:, 1:], new[:, :1]], 1)
+        network.final.kernel[:, : old.shape[1]] *= 0.9  # weight decay
+    method.updated(step)
+    method.end(step)
+    assert torch.equal(network.final.kernel[:, 1:].T, golden("gua/enrol/joined_rows"))
+    assert torch.equal(network.final.kernel[:, 1 : old.shape[1]].T, golden("gua/enrol/lwf_rows_kept"))
+    assert network.final.bias.shape == (1, step.channels) and method.state == {}
+
+
+def test_lwf_of_3dpc_ciss():
+    logits, old = leaf(golden("gua/lwf/new_logits")), golden("gua/lwf/old_logits").flatten(0, 1)
+    labels, base_classes = golden("gua/lwf/labels").flatten(), int(golden("gua/lwf/base_classes"))
+    assert old.shape[1] == base_classes + 1
+    ours = torch.cat([torch.full_like(logits[:, :1], 9.0), logits], 1)  # theirs lack background's row
+    batch = SimpleNamespace(labels=torch.where(labels == 0, 0, labels + base_classes))
+    step = step_of(ours.shape[1], old.shape[1], has_background=False)
+    make = partial(LwF, weight=1.0, temperature=2.0)
+    outputs = SimpleNamespace(logits=ours), SimpleNamespace(logits=old)
+    terms = make(variant="3dpc-ciss-published").loss(step, batch, *outputs)
+    assert_original(terms["ce"], "gua/lwf/ce", {"grad": logits})
+    assert_original(terms["lwf"], "gua/lwf/kd", {"grad": logits})
+    words = make(variant="3dpc-ciss").loss(step, batch, *outputs)
+    assert words["lwf"].item() == terms["lwf"].item()
+    known = labels > 0
+    expected = torch.nn.functional.cross_entropy(logits[known], (labels + base_classes - 1)[known])
+    assert words["ce"].item() == pytest.approx(expected.item(), rel=1e-12)
