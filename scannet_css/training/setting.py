@@ -53,8 +53,8 @@ class Setting:
         }
 
     def offline(self) -> "Setting":
-        """Joint training of the same classes, the upper bound: a single step with as many updates as all steps
-        of the sequence together, to the nearest epoch."""
+        """Joint training of the same classes, the upper bound: a single step with as many updates as all
+        steps of the sequence together, to the nearest epoch."""
 
         def updates(protocol: Protocol, step: int) -> int:
             return max(1, len(plan_batches(protocol.scenes(step, self.manifest), self.recipe.batch_voxels)))

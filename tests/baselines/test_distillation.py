@@ -180,10 +180,8 @@ def test_sdrs_four_terms_and_running_prototypes():
     after = before.clone()
     for label in of_shown.keys() - {0}:
         own = [f for f, y in zip(features, shown, strict=True) if y == label]
-        total = [
-            sum(column) + counts[label] * p
-            for column, p in zip(zip(*own, strict=True), before[label], strict=True)
-        ]
+        columns = zip(zip(*own, strict=True), before[label], strict=True)
+        total = [sum(column) + counts[label] * p for column, p in columns]
         after[label] = torch.tensor([t / (len(own) + counts[label]) for t in total])
     expected = {"matching": mean([mean(squares(of_hidden[c], after[c].tolist())) for c in of_hidden])}
     by_class = [
@@ -209,9 +207,7 @@ def test_sdrs_four_terms_and_running_prototypes():
     method.updated(step)
     torch.testing.assert_close(method.state["prototypes"], after)
     seen = [shown.count(c) if c else 0 for c in range(C)]
-    assert method.state["counts"].tolist() == [
-        one + other for one, other in zip(counts.tolist(), seen, strict=True)
-    ]
+    assert method.state["counts"].tolist() == (counts + torch.tensor(seen)).tolist()
 
 
 def test_sdrs_prototypes_of_step_0_are_means_over_its_scenes():
