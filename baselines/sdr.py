@@ -48,6 +48,10 @@ class SDR(MiB):
         "rows", "features read voxel by voxel, or mixed up as in the code", choices=("rows", "published")
     )
 
+    def __post_init__(self):
+        super().__post_init__()
+        self._seen = {}  # names of the scenes of a part -> its sums and counts
+
     def begin(self, step):
         super().begin(step)
         if step.index:
@@ -55,10 +59,9 @@ class SDR(MiB):
             missing = step.channels - len(counts)
             self.state["prototypes"] = torch.nn.functional.pad(prototypes, (0, 0, 0, missing))
             self.state["counts"] = torch.nn.functional.pad(counts, (0, missing))
-        self.before_batch(step)
 
     def before_batch(self, step):
-        self._seen = {}  # names of the scenes of a part -> its sums and counts
+        self._seen = {}
 
     def loss(self, step, batch, new, old):
         terms = super().loss(step, batch, new, old)
@@ -84,10 +87,10 @@ class SDR(MiB):
 
     def updated(self, step):
         super().updated(step)
-        sums, counts = (
-            (sum(each) for each in zip(*self._seen.values(), strict=True)) if self._seen else (0, 0)
-        )
-        whole = distributed.total_of({"sums": sums, "counts": counts}, step.device)
+        mine = {}  # a process may have no part of the batch
+        for sums, counts in self._seen.values():
+            mine = {"sums": mine.get("sums", 0) + sums, "counts": mine.get("counts", 0) + counts}
+        whole = distributed.total_of(mine, step.device)
         self.state["prototypes"], self.state["counts"] = self._moved(whole["sums"], whole["counts"])
 
     def end(self, step):

@@ -146,8 +146,14 @@ class Method:
         return LossTerms(ce=cross_entropy(new.logits, batch.labels))
 
     def base_predict(self, output: Output) -> Tensor:
-        """(N, C) scores after step 0, which methods of the same `base` share; see predict."""
+        """(N, C) scores after step 0, the same for all methods of a `base`; see predict. Who changes it, sets
+        `base`."""
         return output.logits
+
+    def reads_step(self, index: int) -> bool:
+        """Whether scores after step `index` are this method's own: from step 1 on, and where base_predict is
+        its own."""
+        return index > 0 or type(self).base_predict is not Method.base_predict
 
     def adapt(self, step: Step) -> None:
         """Called from step 1 on before the optimiser is made, also when a step is resumed: freezes

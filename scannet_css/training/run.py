@@ -276,7 +276,7 @@ class ContinualRun:
         return content, result
 
     def _about(self, step: Step) -> dict[str, Any]:
-        return asdict(About.of(self.setting, self.method if step.index else None, step.index))
+        return asdict(About.of(self.setting, self.method, step.index))
 
     def _visit_base(self, step: Step, state: dict[str, Any]) -> None:
         """Lets the method look at the shared base step; what it remembers is its own, so it is stored here.

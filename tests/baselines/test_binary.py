@@ -10,7 +10,7 @@ from baselines.dkd import DKD
 from baselines.freeze import Freeze
 from baselines.lwf_mc import LwFMC
 from baselines.ssul import SSUL
-from scannet_css.methods.method import find_method
+from scannet_css.methods.method import find_method, method_names
 from tests.baselines.toy import (
     STEP_LABELS,
     C,
@@ -200,3 +200,10 @@ def test_ssul_trains_all_outputs_in_step_0():
     before = first.network.final.kernel.clone()
     descend(SSUL(), first, 1)
     assert (first.network.final.kernel != before).any(0).all()
+
+
+def test_a_finished_step_0_of_dkd_is_read_by_its_rule():
+    """And that of all others by the logits, whichever method trained it."""
+    for name in method_names():
+        method = find_method(name)
+        assert method().reads_step(1) and method().reads_step(0) == (name == "dkd"), name
