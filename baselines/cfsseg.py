@@ -88,8 +88,10 @@ class CFSSeg(Method):
         """(N, C) values of the regression, float64."""
         device = features.device
         with torch.autocast(device.type, enabled=False):
-            classifier = self.state["classifier"].to(device)
-            return torch.cat([self._expanded(part) @ classifier for part in features.split(ROWS)])
+            parts = [
+                self._expanded(part) @ self.state["classifier"].to(device) for part in features.split(ROWS)
+            ]
+        return torch.cat(parts)
 
     def _expanded(self, features: Tensor) -> Tensor:
         return (features.double() @ self.state["expansion"].to(features.device)).relu()
