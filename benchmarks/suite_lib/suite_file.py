@@ -4,7 +4,7 @@ import itertools
 import math
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from scannet_css.methods.method import Method, find_method, method_names, option
 from scannet_css.network import NETWORKS
 from scannet_css.protocols import load_protocol
 from scannet_css.training.recipe import Recipe
+from suite_lib.suite_run import DataSet, Run
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -37,73 +38,6 @@ BLOCK = {
 # of the recipe, but chosen for each method, among its settings
 OWN_RECIPE = ("epochs", "learning_rate")
 OPTIONAL = ("recipe", "settings", "grid", "make", "description")
-
-
-@dataclass(frozen=True)
-class DataSet:
-    """A folder of prepared scenes, and how to make it where it is synthetic."""
-
-    name: str
-    folder: Path
-    make: dict[str, Any] | None
-
-    @property
-    def prepared(self) -> Path:
-        """The folder of prepared scenes."""
-        return self.folder / "prepared" if self.make else self.folder
-
-    @property
-    def is_there(self) -> bool:
-        return (self.prepared / "manifest.json").exists()
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run of the suite: what is given to benchmarks/run.py, and where its folder is below all runs."""
-
-    block: str
-    data: DataSet
-    protocol: str  # as given to run.py: a name, or a path
-    protocol_name: str
-    method: str  # as given to run.py: a name, or path/to/file.py:Class
-    method_name: str
-    settings: tuple[tuple[str, Any], ...]  # that differ from the method's defaults
-    own_recipe: tuple[tuple[str, Any], ...]  # of the method's, OWN_RECIPE
-    recipe_name: str
-    recipe: tuple[tuple[str, Any], ...]
-    seed: int
-
-    @property
-    def label(self) -> str:
-        """The method with the settings that are not its defaults, and its own recipe."""
-        named = (*self.settings, *self.own_recipe)
-        return self.method_name + "".join(f",{_option(name)}={value}" for name, value in named)
-
-    @property
-    def name(self) -> str:
-        return f"{self.block}/{self.protocol_name.split('/')[-1]}/{self.label}-seed{self.seed}"
-
-    @property
-    def identity(self) -> tuple:
-        """The same for the same run in two blocks."""
-        return self.data.name, self.protocol_name, self.label, self.recipe_name, self.seed
-
-    def folder(self, runs: Path, network: str) -> Path:
-        """`network`: that of the whole recipe."""
-        recipe = f"-{self.recipe_name}" if self.recipe_name else ""
-        place = runs / self.data.name / self.protocol_name.replace("/", "-") / self.label
-        return place / f"{network}{recipe}-seed{self.seed}"
-
-    def make_method(self) -> Method:
-        return find_method(self.method)(**dict(self.settings))
-
-    def arguments(self) -> list[str]:
-        """The options of benchmarks/run.py."""
-        options = ["--method", self.method, "--protocol", self.protocol, "--seed", str(self.seed)]
-        for name, value in (*{**dict(self.recipe), **dict(self.own_recipe)}.items(), *self.settings):
-            text = str(value).lower() if isinstance(value, bool) else str(value)
-            options += [f"--{_option(name)}", text]
-        return [*options, "--data", str(self.data.prepared)]
 
 
 def read_suite(path: Path, root: Path) -> list[Run]:
@@ -309,7 +243,3 @@ def _known(name: str, values: dict[str, Any], where: str) -> Any:
         hint = did_you_mean(name, values)
         raise InputError(f"{where} is {name!r}, which is not defined{hint}; expected {known}")
     return values[name]
-
-
-def _option(name: str) -> str:
-    return name.replace("_", "-")

@@ -18,7 +18,7 @@ from scannet_css.scenes import Manifest, load_manifest
 from scannet_css.training.recipe import Recipe
 from scannet_css.training.setting import Setting
 from suite_lib.recipe_defaults import recipe_defaults
-from suite_lib.suite_file import Run
+from suite_lib.suite_run import Run
 from suite_lib.synthetic_set import make_synthetic_set
 
 LOG = "suite.jsonl"  # below the runs: how long each took

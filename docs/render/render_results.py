@@ -12,9 +12,8 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from reproducibility import reproducibility
+from reproducibility import older, reproducibility
 from results_data import (
-    OLDER_RULES,
     PROTOCOLS,
     SEED,
     STUDY,
@@ -31,7 +30,6 @@ from scannet_css.errors import InputError, run_command
 from scannet_css.files import write_atomic
 from scannet_css.leaderboard.rows import Row, mean_and_deviation
 from scannet_css.leaderboard.sections import Section, read_records
-from scannet_css.methods.method import find_method, method_names
 from scannet_css.records.record import Record
 
 DOCS = Path(__file__).resolve().parents[1]
@@ -103,32 +101,6 @@ def parts(results: Results) -> dict[str, str]:
     for name, caption in CAPTIONS.items():
         found[f"picture-{name}"] = f"![{caption}](pictures/results_{name}.png)" if name in drawn else NOTHING
     return found
-
-
-def older(results: Results) -> str:
-    """Which methods' records stand for other rules than those of today, and which have none."""
-    if not results.records:
-        return NOTHING
-    rules = "; ".join(
-        f"{', '.join(f'`{one}`' for one in names)}: {rule}" for rule, names in OLDER_RULES.items()
-    )
-    sentences = []
-    if rules:
-        sentences.append(
-            "**Older than some rules.** These records were made before the following methods took their"
-            " published rules ([methods.md](methods.md)), and stand until the study is run again for what they"
-            f" did then: {rules}."
-        )
-    there = {record.method.name for record in results.records}
-    missing = [name for name in method_names() if _is_ours(name) and name not in there]
-    if missing:
-        sentences.append(f"No records yet: {', '.join(f'`{name}`' for name in missing)}.")
-    return "\n\n".join(sentences)
-
-
-def _is_ours(name: str) -> bool:
-    """Others register methods too, such as tests."""
-    return find_method(name).__module__.startswith("baselines.")
 
 
 def setup(results: Results) -> str:
