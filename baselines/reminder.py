@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from baselines.plop3d import PLOP3D
-from scannet_css.methods.losses import IGNORE
+from scannet_css.methods.losses import IGNORE, wide
 from scannet_css.methods.means import mean_over
 from scannet_css.methods.method import option
 from scannet_css.methods.prototypes import learn_prototypes, means_of_classes
@@ -46,9 +46,9 @@ def similarity_distillation(new, old, labels, prototypes, temperature, threshold
     """Class similarity weighted distillation; `new` and `old` are outputs, prototypes (K, F) the old ones."""
     channels = old.logits.shape[1]
     is_new = (labels >= channels) & (labels != IGNORE)
-    own, _ = means_of_classes(new.features.detach().float(), labels, new.logits.shape[1])
-    similarity = F.cosine_similarity(own[:, None], prototypes[None], dim=2).softmax(1)
+    own, _ = means_of_classes(wide(new.features.detach()), labels, new.logits.shape[1])
+    similarity = F.cosine_similarity(own[:, None], prototypes.to(own.dtype)[None], dim=2).softmax(1)
     similarity = torch.where(similarity < threshold / channels, 0, similarity)
-    target = (old.logits[is_new].float() / temperature).softmax(1) * similarity[labels[is_new]] + 1e-7
-    log_probability = (new.logits[is_new, :channels].float() / temperature).log_softmax(1)
+    target = (wide(old.logits[is_new]) / temperature).softmax(1) * similarity[labels[is_new]] + 1e-7
+    log_probability = (wide(new.logits[is_new, :channels]) / temperature).log_softmax(1)
     return mean_over(-(target * log_probability).sum() * temperature**2, is_new.sum())

@@ -24,8 +24,9 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from suite_lib.suite_file import Run, read_suite
+from suite_lib.suite_file import read_suite
 from suite_lib.suite_plan import Job, Suite
+from suite_lib.suite_run import Run
 from suite_lib.synthetic_set import ROOT
 
 from scannet_css.commands import Parser, run_command

@@ -12,17 +12,10 @@ from scannet_css.methods.method import Method, find_method, method_names, option
 from scannet_css.protocols import load_protocol
 from scannet_css.strict_json import Name, OptionValue, Prose, named, read, read_file, require
 from scannet_css.training.recipe import Recipe
+from suite_lib.suite_run import DataSet, Make, Run
 
-
-@dataclass(frozen=True)
-class Make:
-    """How a synthetic set is made: the arguments of make_synthetic_set."""
-
-    train: int
-    val: int
-    seed: int
-    vertices: int
-    voxel_size: float  # metres
+# of the recipe, but chosen for each method, among its settings
+OWN_RECIPE = ("epochs", "learning_rate")
 
 
 @dataclass(frozen=True)
@@ -42,7 +35,7 @@ class Block:
     methods: list[Name] | Name  # or "all"
     description: Prose = ""
     recipe: Prose = ""
-    settings: Prose = ""
+    settings: list[Name] | Name = field(default_factory=list)  # several: later ones over earlier ones
     grid: dict[Name, list[OptionValue]] = field(default_factory=dict)
 
 
@@ -54,71 +47,6 @@ class SuiteFile:
     recipe: dict[Name, Any] = field(default_factory=dict)
     settings: dict[Name, dict[Name, dict[Name, OptionValue]]] = field(default_factory=dict)
     block: list[Any] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class DataSet:
-    """A folder of prepared scenes, and how to make it where it is synthetic."""
-
-    name: str
-    folder: Path
-    make: Make | None
-
-    @property
-    def prepared(self) -> Path:
-        """The folder of prepared scenes."""
-        return self.folder / "prepared" if self.make else self.folder
-
-    @property
-    def is_there(self) -> bool:
-        return (self.prepared / "manifest.json").exists()
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run of the suite: what is given to benchmarks/run.py, and where its folder is below all runs."""
-
-    block: str
-    data: DataSet
-    protocol: str  # as given to run.py: a name, or a path
-    protocol_name: str
-    method: str  # as given to run.py: a name, or path/to/file.py:Class
-    method_name: str
-    settings: tuple[tuple[str, Any], ...]  # that differ from the method's defaults
-    recipe_name: str
-    recipe: tuple[tuple[str, Any], ...]
-    seed: int
-
-    @property
-    def label(self) -> str:
-        """The method with the settings that are not its defaults."""
-        return self.method_name + "".join(f",{_option(name)}={value}" for name, value in self.settings)
-
-    @property
-    def name(self) -> str:
-        return f"{self.block}/{self.protocol_name.split('/')[-1]}/{self.label}-seed{self.seed}"
-
-    @property
-    def identity(self) -> tuple:
-        """The same for the same run in two blocks."""
-        return self.data.name, self.protocol_name, self.label, self.recipe_name, self.seed
-
-    def folder(self, runs: Path, network: str) -> Path:
-        """`network`: that of the whole recipe."""
-        recipe = f"-{self.recipe_name}" if self.recipe_name else ""
-        place = runs / self.data.name / self.protocol_name.replace("/", "-") / self.label
-        return place / f"{network}{recipe}-seed{self.seed}"
-
-    def make_method(self) -> Method:
-        return find_method(self.method)(**dict(self.settings))
-
-    def arguments(self) -> list[str]:
-        """The options of benchmarks/run.py."""
-        options = ["--method", self.method, "--protocol", self.protocol, "--seed", str(self.seed)]
-        for name, value in (*self.recipe, *self.settings):
-            text = str(value).lower() if isinstance(value, bool) else str(value)
-            options += [f"--{_option(name)}", text]
-        return [*options, "--data", str(self.data.prepared)]
 
 
 def read_suite(path: Path, root: Path) -> list[Run]:
@@ -135,9 +63,10 @@ def _runs(file: SuiteFile, root: Path) -> list[Run]:
         with named(f"recipe.{name}"):
             read(Recipe, value, "")
     for name, settings in file.settings.items():
-        with named(f"settings.{name}"):
-            for method, values in settings.items():
+        for method, values in settings.items():
+            with named(f"settings.{name}.{method}"):
                 _checked_settings(find_method(method), values)
+                _own_recipe(values)
     names = [block.get("name") for block in file.block if isinstance(block, dict)]
     runs: list[Run] = []
     for number, value in enumerate(file.block, start=1):
@@ -151,7 +80,7 @@ def _runs(file: SuiteFile, root: Path) -> list[Run]:
 def _runs_of(block: Block, data: dict[str, DataSet], file: SuiteFile) -> Iterator[Run]:
     source = _known(block.data, data, "data")
     recipe = _known(block.recipe, file.recipe, "recipe") if block.recipe else {}
-    chosen = _known(block.settings, file.settings, "settings") if block.settings else {}
+    chosen = _chosen(block.settings, file.settings)
     methods = _our_methods() if block.methods in ("all", ["all"]) else block.methods
     require(isinstance(methods, list), "methods", methods, 'expected a list, or "all"')
     for field_name, values in (("protocols", block.protocols), ("methods", methods), ("seeds", block.seeds)):
@@ -164,6 +93,7 @@ def _runs_of(block: Block, data: dict[str, DataSet], file: SuiteFile) -> Iterato
     classes = {method: find_method(method) for method in methods}
     for protocol, method, seed in itertools.product(protocols, classes, block.seeds):
         for point in points:
+            settings = {**chosen.get(method, {}), **point}
             yield Run(
                 block=block.name,
                 data=source,
@@ -171,7 +101,8 @@ def _runs_of(block: Block, data: dict[str, DataSet], file: SuiteFile) -> Iterato
                 protocol_name=protocols[protocol],
                 method=method,
                 method_name=classes[method].name,
-                settings=_checked_settings(classes[method], {**chosen.get(method, {}), **point}),
+                settings=_checked_settings(classes[method], settings),
+                own_recipe=_own_recipe(settings),
                 recipe_name=block.recipe,
                 recipe=tuple(recipe.items()),
                 seed=seed,
@@ -183,8 +114,25 @@ def _our_methods() -> list[str]:
     return [name for name in method_names() if find_method(name).__module__.startswith("baselines.")]
 
 
+def _chosen(names: str | list[str], tables: dict[str, dict]) -> dict[str, dict]:
+    """Method -> what the named tables set for it, later ones over earlier ones."""
+    chosen: dict[str, dict] = {}
+    for name in [names] if isinstance(names, str) else names:
+        for method, settings in _known(name, tables, "settings").items():
+            chosen[method] = {**chosen.get(method, {}), **settings}
+    return chosen
+
+
+def _own_recipe(settings: dict) -> tuple[tuple[str, Any], ...]:
+    """What `settings` say of the recipe's values that are a method's own."""
+    own = {name: settings[name] for name in OWN_RECIPE if name in settings}
+    recipe = read(Recipe, own, "")
+    return tuple((name, getattr(recipe, name)) for name in own)
+
+
 def _checked_settings(method: type[Method], settings: dict) -> tuple[tuple[str, Any], ...]:
-    """Those that differ from the defaults, in the method's order."""
+    """Those that differ from the defaults, in the method's order, without its own recipe."""
+    settings = {name: value for name, value in settings.items() if name not in OWN_RECIPE}
     options = {parameter.name: parameter for parameter in options_of(method)}
     for name in settings:
         if name not in options:
@@ -201,7 +149,3 @@ def _known(name: str, values: dict[str, Any], key: str) -> Any:
         hint = did_you_mean(name, values)
         raise InputError(f"{key} is {name!r}, which is not defined{hint}; expected {known}")
     return values[name]
-
-
-def _option(name: str) -> str:
-    return name.replace("_", "-")

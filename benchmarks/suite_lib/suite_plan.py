@@ -18,7 +18,7 @@ from scannet_css.scenes import Manifest, load_manifest
 from scannet_css.training.recipe import Recipe
 from scannet_css.training.setting import Setting
 from suite_lib.recipe_defaults import recipe_defaults
-from suite_lib.suite_file import Run
+from suite_lib.suite_run import Run
 from suite_lib.synthetic_set import make_synthetic_set
 
 LOG = "suite.jsonl"  # below the runs: how long each took
@@ -67,7 +67,9 @@ class Suite:
             if manifest is None:
                 self.without_data.append(run)
                 continue
-            recipe = Recipe(**{**recipe_defaults(manifest.dataset), **dict(run.recipe)})
+            recipe = Recipe(
+                **{**recipe_defaults(manifest.dataset), **dict(run.recipe), **dict(run.own_recipe)}
+            )
             job = self._job(run, Setting(manifest, load_protocol(run.protocol), recipe, run.seed))
             if job is None:
                 self.done.append(run)
@@ -120,8 +122,7 @@ class Suite:
         if (folder / "record.json").exists():
             _check_record(folder / "record.json", run, setting)
             return None
-        protocol = setting.protocol.offline() if method.offline else setting.protocol
-        identity = Setting(setting.manifest, protocol, setting.recipe, run.seed).base_identity(method.base)
+        identity = (setting.offline() if method.offline else setting).base_identity(method.base)
         return Job(run, folder, self.folder / "base" / digest(identity)[:16])
 
 

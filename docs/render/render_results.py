@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from reproducibility import reproducibility
+from reproducibility import older, reproducibility
 from results_data import (
     PROTOCOLS,
     SEED,
@@ -86,7 +86,12 @@ def filled(text: str, contents: dict[str, str]) -> str:
 
 def parts(results: Results) -> dict[str, str]:
     """Marker -> what stands there."""
-    found = {"setup": setup(results), "bases": base_table(results), "claims": claims(results)}
+    found = {
+        "older": older(results),
+        "setup": setup(results),
+        "bases": base_table(results),
+        "claims": claims(results),
+    }
     for protocol in PROTOCOLS:
         block = results.blocks.get(protocol)
         found[f"methods-{short(protocol)}"] = methods(block) if block else NOTHING

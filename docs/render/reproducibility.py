@@ -1,11 +1,13 @@
-"""The table of REPRODUCIBILITY.md: what papers report for each method beside what our records say."""
+"""The table of REPRODUCIBILITY.md: what papers report for each method beside what our records say; and which
+of these are older than today's rules."""
 
 import json
 from pathlib import Path
 
-from results_data import PROTOCOLS, Results
+from results_data import OLDER_RULES, PROTOCOLS, Results
 
 from scannet_css.leaderboard.published import PublishedTable, read_published
+from scannet_css.methods.method import find_method, method_names
 from scannet_css.metrics import METRICS
 
 PUBLISHED = Path(__file__).with_name("published.json")
@@ -48,3 +50,29 @@ def _ours(results: Results, protocol: str, method: str) -> str:
         return ""
     row = block.joint if method == "joint" else block.by_method.get(method)
     return "" if row is None else " / ".join(METRICS[name].shown(row.values[name][0]) for name in NAMES)
+
+
+def older(results: Results) -> str:
+    """Which methods' records stand for other rules than those of today, and which have none."""
+    if not results.records:
+        return "no records yet"
+    rules = "; ".join(
+        f"{', '.join(f'`{one}`' for one in names)}: {rule}" for rule, names in OLDER_RULES.items()
+    )
+    sentences = []
+    if rules:
+        sentences.append(
+            "**Older than some rules.** These records were made before the following methods took their"
+            " published rules ([methods.md](methods.md)), and stand until the study is run again for what"
+            f" they did then: {rules}."
+        )
+    there = {record.method.name for record in results.records}
+    missing = [name for name in method_names() if _is_ours(name) and name not in there]
+    if missing:
+        sentences.append(f"No records yet: {', '.join(f'`{name}`' for name in missing)}.")
+    return "\n\n".join(sentences)
+
+
+def _is_ours(name: str) -> bool:
+    """Others register methods too, such as tests."""
+    return find_method(name).__module__.startswith("baselines.")

@@ -23,6 +23,25 @@ PROTOCOLS = ("scannet/s0-15-5", "scannet/s0-15-1", "scannet/s1-15-5")
 PAIRS = tuple((name, f"lgkd+{name}") for name in ("mib", "plop3d", "reminder", "rcil"))
 VARIANTS_OF = PROTOCOLS[0]  # where LGKD's ablation and grid were run, with one seed
 SEED = 0
+# Methods that took their published rules after these records were made, and what the records stand for
+# instead. Once the study has been run again, this is empty.
+OLDER_RULES = {
+    "true medians in the place of the published thresholds": (
+        "pseudo",
+        "plop3d",
+        "reminder",
+        "lgkd+plop3d",
+        "lgkd+reminder",
+    ),
+    "thresholds in nats, and background's row trained to the last": ("gua", "cfsseg"),
+    "background as a class with positives, and the largest of all logits as the answer": ("dkd",),
+    "pseudo-labels that need not beat background": ("ssul",),
+    "means over labelled voxels alone": ("lwf-mc",),
+    "one norm over all cubes and channels": ("rcil", "lgkd+rcil"),
+    "prototypes of the batch and of teacher's labels, and a balanced start": ("sdr",),
+    "importance scaled without the 1e-8, PI and RW gathered another way": ("ewc", "pi", "rw"),
+    "16 epochs in the place of as many updates as the sequence": ("joint",),
+}
 LINES = 10  # in the picture of the steps
 
 

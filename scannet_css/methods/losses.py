@@ -14,7 +14,8 @@ from scannet_css.classes import IGNORE
 from scannet_css.methods.means import mean_over
 
 
-def _wide(values: Tensor) -> Tensor:
+def wide(values: Tensor) -> Tensor:
+    """Half precision as float32; float32 and float64 stay."""
     return values if values.dtype == torch.float64 else values.float()
 
 
@@ -25,8 +26,16 @@ def _mean_over_labelled(per_point: Tensor, labels: Tensor) -> Tensor:
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy, mean over labelled points. logits (N, C), labels (N,) int64 in [0, C) or 255."""
-    per_point = F.cross_entropy(_wide(logits), labels, ignore_index=IGNORE, reduction="none")
+    per_point = F.cross_entropy(wide(logits), labels, ignore_index=IGNORE, reduction="none")
     return _mean_over_labelled(per_point, labels)
+
+
+def cross_entropy_of_answers(logits: Tensor, labels: Tensor, has_background: bool) -> Tensor:
+    """Cross-entropy over the channels that are answers: all, or all but background, whose row is then not
+    trained; labels (N,) in these or 255."""
+    if has_background:
+        return cross_entropy(logits, labels)
+    return cross_entropy(logits[:, 1:], torch.where(labels == IGNORE, IGNORE, labels - 1))
 
 
 def unbiased_cross_entropy(logits: Tensor, labels: Tensor, old_channels: int) -> Tensor:
@@ -35,7 +44,7 @@ def unbiased_cross_entropy(logits: Tensor, labels: Tensor, old_channels: int) ->
     -log p~(y) with p~(0) = sum of p(c) over the `old_channels` = K channels (background and old classes) and
     p~(n) = p(n) for new classes n; a label below K counts as background. logits (N, C), labels (N,).
     """
-    logits = _wide(logits)
+    logits = wide(logits)
     log_normaliser = logits.logsumexp(1)
     log_background = logits[:, :old_channels].logsumexp(1) - log_normaliser
     is_new = (labels >= old_channels) & (labels != IGNORE)
@@ -52,8 +61,8 @@ def distillation(new_logits: Tensor, old_logits: Tensor, temperature: float = 1.
     their scale.
     """
     channels = old_logits.shape[1]
-    target = (_wide(old_logits) / temperature).softmax(1)
-    log_probability = (_wide(new_logits)[:, :channels] / temperature).log_softmax(1)
+    target = (wide(old_logits) / temperature).softmax(1)
+    log_probability = (wide(new_logits)[:, :channels] / temperature).log_softmax(1)
     return mean_over(-(target * log_probability).sum() * temperature**2, target.numel())
 
 
@@ -64,11 +73,11 @@ def unbiased_distillation(new_logits: Tensor, old_logits: Tensor) -> Tensor:
     student's new channels count as background before it is compared with the teacher p'.
     """
     channels = old_logits.shape[1]
-    new_logits = _wide(new_logits)
+    new_logits = wide(new_logits)
     log_normaliser = new_logits.logsumexp(1, keepdim=True)
     with_background = torch.cat([new_logits[:, :1], new_logits[:, channels:]], 1).logsumexp(1, keepdim=True)
     log_probability = torch.cat([with_background, new_logits[:, 1:channels]], 1) - log_normaliser
-    target = _wide(old_logits).softmax(1)
+    target = wide(old_logits).softmax(1)
     return mean_over(-(target * log_probability).sum(), target.numel())
 
 
@@ -93,7 +102,7 @@ def label_guided_distillation(
     be "expand", where nothing is transplanted, or "one-hot", the label alone.
     """
     channels = old_logits.shape[1]
-    log_probability = _wide(new_logits).log_softmax(1)
+    log_probability = wide(new_logits).log_softmax(1)
     is_new = (labels >= channels) & (labels != IGNORE)
     goal = label_guided_target(old_logits, labels, new_logits.shape[1], target)
     weight = torch.where(is_new, float(novel_weight), float(background_weight)).to(goal.dtype)
@@ -102,7 +111,7 @@ def label_guided_distillation(
 
 def label_guided_target(old_logits: Tensor, labels: Tensor, channels: int, target: str) -> Tensor:
     """(N, C) what the student is led to; see label_guided_distillation."""
-    old = _wide(old_logits).softmax(1)
+    old = wide(old_logits).softmax(1)
     is_new = (labels >= old.shape[1]) & (labels != IGNORE)
     goal = F.pad(old, (0, channels - old.shape[1]))
     label = torch.where(is_new, labels, 0)[:, None]
@@ -118,15 +127,20 @@ def label_guided_target(old_logits: Tensor, labels: Tensor, channels: int, targe
 def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Binary cross-entropy of every channel against the one-hot label, summed over the C channels, mean over
     labelled points (iCaRL; Rebuffi et al., CVPR 2017, on points). logits (N, C), labels (N,)."""
-    logits = _wide(logits)
+    return _mean_over_labelled(binary_cross_entropies(logits, labels), labels)
+
+
+def binary_cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:
+    """The same of each point (N,), 0 where the label is 255."""
+    logits = wide(logits)
     target = F.one_hot(torch.where(labels == IGNORE, 0, labels), logits.shape[1]).to(logits.dtype)
     per_point = F.binary_cross_entropy_with_logits(logits, target, reduction="none").sum(1)
-    return _mean_over_labelled(per_point, labels)
+    return per_point * (labels != IGNORE)
 
 
 def binary_distillation(new_logits: Tensor, old_logits: Tensor) -> Tensor:
     """Binary cross-entropy of the student's sigmoids (N, K) against the teacher's (N, K), summed over the
     channels, mean over all points."""
-    target = _wide(old_logits).sigmoid()
-    summed = F.binary_cross_entropy_with_logits(_wide(new_logits), target, reduction="sum")
+    target = wide(old_logits).sigmoid()
+    summed = F.binary_cross_entropy_with_logits(wide(new_logits), target, reduction="sum")
     return mean_over(summed, len(new_logits))

@@ -76,6 +76,11 @@ class Step:
         """K: outputs of the teacher, background included; 1 at step 0."""
         return self.protocol.channels(self.index - 1) if self.index else 1
 
+    @property
+    def has_background(self) -> bool:
+        """Whether background is an answer after this step; else it has no part in 3DPC-CISS's training."""
+        return self.protocol.predicts_background(self.index)
+
     def old_output(self, voxels: SparseTensor) -> Output | None:
         """The teacher's output on `voxels`, None without a teacher; ordinary tensors without gradient."""
         if self.teacher is None:
@@ -126,15 +131,22 @@ class Method:
         return LossTerms(ce=cross_entropy(new.logits, batch.labels))
 
     def base_predict(self, output: Output) -> Tensor:
-        """(N, C) scores after step 0, which methods of the same `base` share; see predict."""
+        """(N, C) scores after step 0, the same for all methods of a `base`; see predict. Who changes it, sets
+        `base`."""
         return output.logits
+
+    def reads_step(self, index: int) -> bool:
+        """Whether scores after step `index` are this method's own: from step 1 on, and where base_predict is
+        its own."""
+        return index > 0 or type(self).base_predict is not Method.base_predict
 
     def adapt(self, step: Step) -> None:
         """Called from step 1 on before the optimiser is made, also when a step is resumed: freezes
         parameters of step.network or exchanges modules. `end` must take back exchanged modules."""
 
     def begin(self, step: Step) -> None:
-        """Called once before a step's first epoch; what it finds out goes into `state`."""
+        """Called once before a step's first epoch; what it finds out goes into `state`. Of step 0 only where
+        the method has a `base`, and once more when it visits that step, which others may have trained."""
 
     def classification(self, step: Step, batch: Batch, new: Output, old: Output | None) -> Tensor:
         """The term named "ce": by default cross-entropy on batch.labels (N,)."""
@@ -149,6 +161,10 @@ class Method:
         terms = LossTerms()
         terms["ce"] = self.classification(step, batch, new, old)
         return terms
+
+    def before_batch(self, step: Step) -> None:
+        """Called before the loss of a batch is computed, all its parts; again where memory ran out. Of step 0
+        only where the method has a `base`."""
 
     def updated(self, step: Step) -> None:
         """Called after every update of the weights; the parameters still hold their gradients."""

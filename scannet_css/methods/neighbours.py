@@ -1,12 +1,16 @@
 """The occupied voxels around each voxel, and geometry- and uncertainty-aware learning on them (Y. Yang et
 al., Geometry and Uncertainty-Aware 3D Point Cloud Class-Incremental Semantic Segmentation, CVPR 2023)."""
 
+import math
+
 import torch
 from torch import Tensor
 
 from scannet_css.methods.losses import IGNORE
 from scannet_css.sparse import SparseTensor
 from scannet_css.sparse.coordinates import kernel_offsets
+
+NEIGHBOURS = 12  # of the authors, a point itself among them
 
 
 def neighbours(coordinates: Tensor) -> Tensor:
@@ -23,27 +27,38 @@ def neighbours(coordinates: Tensor) -> Tensor:
     return table[:, order[1:]]
 
 
-def around(values: Tensor, near: Tensor, reduce_self: bool = True) -> Tensor:
-    """(N, F): mean of `values` (N, F) over each voxel's neighbours `near` (N, 26), and itself if
-    `reduce_self`; 0 where there is nothing."""
+def around(values: Tensor, near: Tensor, weights: Tensor | None = None) -> Tensor:
+    """(N, F): mean of `values` (N, F) over each voxel and its neighbours `near` (N, m), -1 where there is
+    none. `weights` (N, 1 + m) that sum to 1, of the voxel and of its neighbours; without, all count
+    alike."""
     exists = near >= 0
-    voxel, _ = exists.nonzero(as_tuple=True)
-    start = values if reduce_self else torch.zeros_like(values)
-    sums = start.index_add(0, voxel, values[near[exists]])
-    return sums / (exists.sum(1) + int(reduce_self)).clamp(min=1)[:, None]
+    voxel, place = exists.nonzero(as_tuple=True)
+    if weights is None:
+        sums = values.index_add(0, voxel, values[near[exists]])
+        return sums / (exists.sum(1) + 1)[:, None]
+    theirs = values[near[exists]] * weights[voxel, 1 + place][:, None]
+    return (values * weights[:, :1]).index_add(0, voxel, theirs)
 
 
 def relations(features: Tensor, near: Tensor) -> Tensor:
-    """(N, F): mean difference of each voxel's neighbours' features and its own, 0 without neighbours."""
-    has = (near >= 0).any(1, keepdim=True)
-    return (around(features, near, reduce_self=False) - features) * has
+    """(N, F): mean difference of the features of each voxel's neighbours, itself among them, and its own."""
+    return around(features, near) - features
 
 
-def mutual_information(probability: Tensor, near: Tensor) -> Tensor:
-    """(N,): entropy of the mean over a voxel and its neighbours less the mean of their entropies (BALD;
-    Houlsby et al., 2011), where each neighbour is another random draw of the network. probability (N, K)."""
+def uncertainty(probability: Tensor, near: Tensor, weights: Tensor | None = None) -> Tensor:
+    """GUA's and CFSSeg's uncertainty (N,) of probability (N, K), in their unit: (I + log m - H(w)) / (12 K).
+
+    I, in nats, is the entropy of the mean over a voxel and its neighbours less the mean of their entropies
+    (BALD; Houlsby et al., 2011), where each neighbour is another random draw of the network. The authors'
+    mean over m = 12 nearest points is divided by 12 and averaged over the K classes once more. Neighbours
+    count alike, w = 1 / m, unless `weights` says otherwise (see `around`); here they are as many as there
+    are, and 12 is only the unit: a threshold T is 12 K T nats."""
     own = _entropy(probability)
-    return (_entropy(around(probability, near)) - around(own[:, None], near)[:, 0]).clamp(min=0)
+    information = _entropy(around(probability, near, weights)) - around(own[:, None], near, weights)[:, 0]
+    information = information.clamp(min=0)
+    if weights is not None:
+        information = information + math.log(weights.shape[1]) - _entropy(weights)
+    return information / (NEIGHBOURS * probability.shape[1])
 
 
 def dropped_out(features: Tensor, share: float, generator: torch.Generator | None = None) -> Tensor:

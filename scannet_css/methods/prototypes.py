@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from scannet_css.methods.losses import IGNORE
+from scannet_css.methods.losses import IGNORE, wide
 from scannet_css.methods.method import Step
 from scannet_css.scenes.loader import Batch
 from scannet_css.sparse import SparseTensor
@@ -23,21 +23,17 @@ def means_of_classes(features: Tensor, labels: Tensor, channels: int) -> tuple[T
     return sums / counts.clamp(min=1)[:, None], counts > 0
 
 
-def with_teachers_classes(labels: Tensor, old_logits: Tensor) -> Tensor:
-    """Labels (N,) with the teacher's most likely channel where a step shows background."""
-    return torch.where(labels == 0, old_logits.argmax(1), labels)
-
-
 def learn_prototypes(step: Step, known: Tensor | None) -> Tensor:
     """(C, F) after a step: those `known` (K, F) before it stay, the step's classes (at step 0 background too)
-    get their mean over all voxels of the step's scenes, 0 if they have none."""
+    get the mean over the batches of a pass over the step's scenes of their mean feature in each, whatever
+    its number of voxels; 0 if they have none (Phan et al., REMINDER, CVPR 2022)."""
 
     def sums(batch: Batch) -> dict[str, Tensor]:
         with torch.inference_mode(), step.autocast():
-            features = step.network(SparseTensor(batch.features, batch.coordinates)).features.float()
-        total, counts = sums_of_classes(features, batch.labels, step.channels)
-        return {"sums": total.double(), "counts": counts}
+            features = wide(step.network(SparseTensor(batch.features, batch.coordinates)).features)
+        means, occurs = means_of_classes(features.double(), batch.labels, step.channels)
+        return {"means": means, "batches": occurs.long()}
 
     found = step.add_up("prototypes", sums)
-    means = (found["sums"] / found["counts"].clamp(min=1)[:, None]).float()
+    means = (found["means"] / found["batches"].clamp(min=1)[:, None]).float()
     return means if known is None else torch.cat([known.to(means.device), means[len(known) :]])

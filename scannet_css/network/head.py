@@ -44,6 +44,15 @@ def grow(network: nn.Module, new_classes: int, start: str = "background") -> Non
     classifier.out_channels += new_classes
 
 
+@torch.no_grad()
+def shrink(network: nn.Module, channels: int) -> None:
+    """Keeps the first `channels` of `network.final`; kernel and bias become new Parameters, as in grow."""
+    classifier = network.final
+    classifier.kernel = _like(classifier.kernel, classifier.kernel[:, :channels].clone())
+    classifier.bias = _like(classifier.bias, classifier.bias[:, :channels].clone())
+    classifier.out_channels = channels
+
+
 def _like(old: nn.Parameter, values: torch.Tensor) -> nn.Parameter:
     return nn.Parameter(values, requires_grad=old.requires_grad)
 

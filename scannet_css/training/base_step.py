@@ -50,6 +50,14 @@ class BaseMethod(Method):
     def predict(self, output):
         return self.method.base_predict(output)
 
+    def begin(self, step):
+        if self.base:
+            self.method.begin(step)
+
+    def before_batch(self, step):
+        if self.base:
+            self.method.before_batch(step)
+
     def updated(self, step):
         if self.base:
             self.method.updated(step)

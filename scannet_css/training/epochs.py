@@ -107,7 +107,7 @@ class StepTrainer:
 
     def _begin(self, is_new: bool) -> list[SceneEntry]:
         """The scenes to train on, after the method has begun the step if it had not before."""
-        if self.step.index == 0:
+        if self.step.index == 0 and not self.method.base:
             return self.step.scenes
         if is_new:
             self.step.network.eval()
@@ -116,7 +116,7 @@ class StepTrainer:
             self._checkpoint()
         if self.progress.iterations == 0 and distributed.is_first():
             forget_sums(self.folder)  # what was found out is in the checkpoint
-        return self.method.scenes(self.step)
+        return self.method.scenes(self.step) if self.step.index else self.step.scenes
 
     def _probe_memory(self, scenes: list[SceneEntry]) -> None:
         """Says before anything is trained whether the largest batch fits into the memory."""

@@ -20,7 +20,9 @@ class Recipe:
         "minkunet34c", "network, one of those in scannet_css.network", choices=tuple(NETWORKS)
     )
     inputs: str = option("colour", "what a voxel brings: some of colour, normal, height, joined by +")
-    base_epochs: int = option(100, "epochs of step 0 (and of the joint upper bound)", above=0)
+    base_epochs: int = option(
+        100, "epochs of step 0; joint training has as many updates as the sequence", above=0
+    )
     epochs: int = option(100, "epochs of every later step", above=0)
     base_learning_rate: float = option(0.1, "learning rate of step 0", above=0)
     learning_rate: float = option(0.01, "learning rate of every later step", above=0)

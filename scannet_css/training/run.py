@@ -5,7 +5,7 @@ Step 0 is shared with other runs (base_step.py); RUN/step1, RUN/step2, ... are t
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ class ContinualRun:
         export: bool = False,
     ) -> None:
         if method.offline:
-            setting = replace(setting, protocol=setting.protocol.offline())
+            setting = setting.offline()
         setting.protocol.check_dataset(setting.manifest.classes)
         method.check(setting.protocol, setting.manifest)
         self.setting, self.method, self.folder, self.machine = setting, method, folder, machine
@@ -177,8 +177,7 @@ class ContinualRun:
         return content, result
 
     def _about(self, step: Step) -> dict[str, Any]:
-        """What stands beside the weights; of step 0 nothing that belongs to this method alone."""
-        return asdict(About.of(self.setting, self.method if step.index else None, step.index))
+        return asdict(About.of(self.setting, self.method, step.index))
 
     def _make_step(self, index: int, network: nn.Module, teacher: nn.Module | None) -> Step:
         setting, scenes = self.setting, self.setting.training_scenes(index)

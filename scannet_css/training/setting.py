@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from scannet_css.network import MinkUNet, build_network
 from scannet_css.network.weights import initialise, read_weights
 from scannet_css.protocols import Protocol
 from scannet_css.scenes import Manifest, SceneEntry
-from scannet_css.scenes.loader import derived_seed, input_channels
+from scannet_css.scenes.loader import derived_seed, input_channels, plan_batches
 from scannet_css.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -86,6 +86,20 @@ class Setting:
             "seed": self.seed,
             "start": None if self.start is None else self.start.sha256,
         }
+
+    def offline(self) -> "Setting":
+        """Joint training of the same classes, the upper bound: a single step with as many updates as all
+        steps of the sequence together, to the nearest epoch."""
+
+        def updates(protocol: Protocol, step: int) -> int:
+            scenes = [entry for entry in protocol.scenes(step, self.manifest) if entry.voxels]
+            return max(1, len(plan_batches(scenes, self.recipe.batch_voxels)))
+
+        steps, protocol = range(1, len(self.protocol.steps)), self.protocol.offline()
+        total = self.recipe.base_epochs * updates(self.protocol, 0)
+        total += self.recipe.epochs * sum(updates(self.protocol, step) for step in steps)
+        epochs = max(1, round(total / updates(protocol, 0)))
+        return replace(self, protocol=protocol, recipe=replace(self.recipe, base_epochs=epochs))
 
     def base_identity(self, base: str = "") -> dict[str, Any]:
         """What step 0 depends on: of the recipe nothing that only later steps use, of the method its

@@ -47,13 +47,14 @@ class About:
     channels: list[Name]  # names, "background" first
     predicts_background: bool  # whether channel 0 is an answer
     step: int
-    method: Prose  # its read-out is used from step 1 on
+    method: Prose  # whose read-out is used; "": the logits are
     settings: dict[str, Any]  # of the method
 
     @classmethod
-    def of(cls, setting: Setting, method: Method | None, step: int) -> "About":
-        """After `step` of a run; None for what all methods share, step 0."""
+    def of(cls, setting: Setting, method: Method, step: int) -> "About":
+        """After `step` of a run; it names no method where all read it alike, at most step 0."""
         protocol, manifest = setting.protocol, setting.manifest
+        is_own = method.reads_step(step)
         return cls(
             network=setting.recipe.network,
             inputs=setting.recipe.inputs,
@@ -64,8 +65,8 @@ class About:
             channels=list(protocol.channel_names(step)),
             predicts_background=protocol.predicts_background(step),
             step=step,
-            method="" if method is None else method.name,
-            settings={} if method is None else method.settings(),
+            method=method.name if is_own else "",
+            settings=method.settings() if is_own else {},
         )
 
     @classmethod
@@ -208,7 +209,7 @@ def _read_export(path: Path) -> _Parts:
 
 def _reader(path: Path, about: About, state: dict[str, Any], own: str | None) -> Callable[[Output], Tensor]:
     """How the method reads the network's output, with what it remembers."""
-    if about.step == 0:
+    if not about.method:
         return Method().base_predict
     if not own and about.method not in method_names():  # a name alone: a file must not say which code to run
         raise InputError(
@@ -225,10 +226,11 @@ def _reader(path: Path, about: About, state: dict[str, Any], own: str | None) ->
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     method.state = state
+    read = method.predict if about.step else method.base_predict
 
     def predict(output: Output) -> Tensor:
         try:
-            return method.predict(output)
+            return read(output)
         except KeyError as error:
             raise InputError(
                 f"{path}: lacks {error}, which method {kind.name!r} remembers; exported weights hold what its"

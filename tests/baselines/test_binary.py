@@ -10,7 +10,7 @@ from baselines.dkd import DKD
 from baselines.freeze import Freeze
 from baselines.lwf_mc import LwFMC
 from baselines.ssul import SSUL
-from scannet_css.methods.method import find_method
+from scannet_css.methods.method import find_method, method_names
 from tests.baselines.toy import (
     STEP_LABELS,
     C,
@@ -39,10 +39,10 @@ def mean(values):
     return sum(values) / len(values) if values else 0.0
 
 
-def slow_cross_entropy(logits, labels, channels=None):
-    """Sum over the channels, mean over labelled voxels."""
+def slow_cross_entropy(logits, labels, channels=None, takes=lambda label: label != 255):
+    """Sum over the channels, mean over labelled voxels, or those that it `takes`."""
     channels = range(logits.shape[1]) if channels is None else channels
-    rows = [row for row, label in enumerate(labels.tolist()) if label != 255]
+    rows = [row for row, label in enumerate(labels.tolist()) if takes(label)]
     return mean(
         [sum(binary(logits[row, c].item(), float(labels[row] == c)) for c in channels) for row in rows]
     )
@@ -60,15 +60,19 @@ def slow_distillation(mine, theirs):
 def test_lwf_mc():
     batch, new, old = outputs()
     terms = LwFMC().loss(fake_step(), batch, new, old)
-    assert terms["ce"].item() == pytest.approx(slow_cross_entropy(new.logits, batch.labels), rel=1e-9)
+    labelled = slow_cross_entropy(new.logits, batch.labels)
+    share = (batch.labels != 255).double().mean().item()
+    assert share < 0.9  # voxels without a label add 0 to a mean over all
+    assert terms["ce"].item() == pytest.approx(labelled * share, rel=1e-9)
     expected = 10 * slow_distillation(new.logits[:, :K], old.logits)
     assert terms["lwf-mc"].item() == pytest.approx(expected, rel=1e-9)
     base = LwFMC().base_loss(fake_step(), batch, new)
-    assert set(base) == {"ce"} and base["ce"].item() == terms["ce"].item()
+    assert set(base) == {"ce"} and base["ce"].item() == pytest.approx(labelled, rel=1e-9)
 
 
 def test_methods_on_sigmoids_share_their_step_0():
-    assert {find_method(name).base for name in ("lwf-mc", "dkd", "ssul")} == {"binary"}
+    assert {find_method(name).base for name in ("lwf-mc", "ssul")} == {"binary"}
+    assert find_method("dkd").base == "dkd"  # whose background channel learns another thing
 
 
 def classifier(channels, seed):
@@ -96,14 +100,20 @@ def reasoning(features, kernel, channel, sign):
     ]
 
 
-def test_dkds_terms(decomposed, monkeypatch):
+def everything(label):
+    """For DKD a voxel without a label is a negative of every class."""
+    return True
+
+
+def test_dkds_terms(decomposed):
     step, batch, new, old = decomposed
-    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)  # the reference is in float64
     terms = DKD().loss(step, batch, new, old)
-    assert terms["ce"].item() == pytest.approx(slow_cross_entropy(new.logits, batch.labels, range(K, C)))
-    assert terms["background"].item() == pytest.approx(slow_cross_entropy(new.logits, batch.labels, [0]))
+    expected = slow_cross_entropy(new.logits, batch.labels, range(K, C), everything)
+    assert terms["ce"].item() == pytest.approx(expected, rel=1e-9)
+    expected = mean([binary(logit, 0.0) for logit in new.logits[:, 0].tolist()])
+    assert terms["background"].item() == pytest.approx(expected, rel=1e-9)
     expected = 5 * slow_distillation(new.logits[:, 1:K], old.logits[:, 1:])
-    assert terms["old"].item() == pytest.approx(expected)
+    assert terms["old"].item() == pytest.approx(expected, rel=1e-9)
     for name, sign in (("positive", 1), ("negative", -1)):
         mine, theirs = (
             torch.tensor([reasoning(output.features, final.kernel, c, sign) for c in range(1, K)]).T
@@ -111,6 +121,12 @@ def test_dkds_terms(decomposed, monkeypatch):
         )
         assert terms[name].item() == pytest.approx(5 * slow_distillation(mine, theirs), rel=1e-6)
     assert set(terms) == {"ce", "background", "old", "positive", "negative"}
+
+
+def test_dkd_answers_background_where_no_class_is_more_likely_than_not():
+    logits = torch.tensor([[9.0, -0.1, -0.2], [-9.0, -3.0, 0.1], [9.0, 2.0, 1.0], [5.0, -1.0, -2.0]])
+    for predict in (DKD().predict, DKD().base_predict):
+        assert predict(SimpleNamespace(logits=logits)).argmax(1).tolist() == [0, 2, 1, 0]
 
 
 def test_dkds_reasoning_adds_up_to_the_logits(decomposed):
@@ -123,9 +139,8 @@ def test_dkds_reasoning_adds_up_to_the_logits(decomposed):
         torch.testing.assert_close(total, new.logits[:, c])
 
 
-def test_dkds_background_classifier_leaves_the_features_alone(decomposed, monkeypatch):
+def test_dkds_background_classifier_leaves_the_features_alone(decomposed):
     step, batch, new, old = decomposed
-    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
     terms = DKD().loss(step, batch, new, old)
     final = step.network.final
     found = torch.autograd.grad(terms["background"], (new.features, final.kernel), allow_unused=True)
@@ -140,9 +155,11 @@ def test_ssuls_pseudo_labels():
     labels = []
     for row, label in enumerate(batch.labels.tolist()):
         scores = [sigmoid(value) for value in old.logits[row].tolist()]
-        best = max(range(1, K), key=lambda c: scores[c])
-        labels.append(best if label == 0 and scores[best] >= 0.7 else label)
+        best = max(range(K), key=lambda c: scores[c])
+        labels.append(best if label == 0 and best > 0 and scores[best] >= 0.7 else label)
     shown = batch.labels.tolist()
+    beaten = sum(max(row[1:]) > 0.85 and row[0] == max(row) for row in old.logits[batch.labels == 0].tolist())
+    assert beaten > 5  # a class that is sure, and background surer still
     changed = [(before, after) for before, after in zip(shown, labels, strict=True) if before != after]
     assert len(changed) > 20 and all(before == 0 < after < K for before, after in changed)
     assert labels.count(0) > 5
@@ -183,3 +200,10 @@ def test_ssul_trains_all_outputs_in_step_0():
     before = first.network.final.kernel.clone()
     descend(SSUL(), first, 1)
     assert (first.network.final.kernel != before).any(0).all()
+
+
+def test_a_finished_step_0_of_dkd_is_read_by_its_rule():
+    """And that of all others by the logits, whichever method trained it."""
+    for name in method_names():
+        method = find_method(name)
+        assert method().reads_step(1) and method().reads_step(0) == (name == "dkd"), name

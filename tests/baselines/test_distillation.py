@@ -1,4 +1,4 @@
-"""ILT, LGKD's ablation, REMINDER, SDR and RCIL against loops over voxels in float64."""
+"""ILT, LGKD's ablation, REMINDER and RCIL against loops over voxels in float64."""
 
 import math
 from collections import defaultdict
@@ -10,12 +10,11 @@ from baselines.ilt import ILT
 from baselines.lgkd import LGKD
 from baselines.rcil import RCIL
 from baselines.reminder import Reminder, similarity_distillation
-from baselines.sdr import SDR, latent_terms
 from scannet_css.methods.losses import label_guided_target
-from scannet_css.methods.pooling import CUBES, new_on_background, pooled_cubes
-from scannet_css.methods.prototypes import learn_prototypes, with_teachers_classes
+from scannet_css.methods.pooling import CUBES, new_on_background, pooled_channels, pooled_cubes
+from scannet_css.methods.prototypes import learn_prototypes
 from scannet_css.sparse import SparseTensor
-from tests.baselines.toy import C, F, K, fake_step, outputs, toy_batch, toy_network, toy_step
+from tests.baselines.toy import C, F, K, fake_step, outputs, slow_means, toy_batch, toy_network, toy_step
 
 
 @pytest.fixture
@@ -97,18 +96,6 @@ def cosine(a, b):
     return sum(x * y for x, y in zip(a, b, strict=True)) / (norm(a) * norm(b))
 
 
-def slow_means(features, labels):
-    """Class -> mean feature, of the classes that occur."""
-    members = defaultdict(list)
-    for row, label in zip(features.tolist(), labels.tolist(), strict=True):
-        if label != 255:
-            members[label].append(row)
-    return {
-        label: [sum(column) / len(rows) for column in zip(*rows, strict=True)]
-        for label, rows in members.items()
-    }
-
-
 @pytest.mark.parametrize("threshold", [0.0, 1.0])
 def test_reminders_similarity_distillation(in_float64, threshold):
     batch, new, old = outputs()
@@ -134,92 +121,53 @@ def test_reminders_similarity_distillation(in_float64, threshold):
     assert method.loss(fake_step(), batch, new, old)["similarity"].item() == pytest.approx(0.5 * expected)
 
 
-def test_prototypes_are_mean_features_and_old_ones_stay():
+def test_prototypes_are_means_of_the_batches_means_and_old_ones_stay():
     network = toy_network(C)
-    batches = [toy_batch((0, 2, 4, 4, 255), seed) for seed in (5, 6)]
+    batches = [toy_batch((0, 2, 4, 4, 255), 5), toy_batch((0, 4, 255), 6, scenes=1)]
     known = torch.arange(float(K * F)).view(K, F)
     found = learn_prototypes(toy_step(1, network, batches=batches), known)
     assert torch.equal(found[:K], known)
     with torch.no_grad():
         features = [network(SparseTensor(batch.features, batch.coordinates)).features for batch in batches]
-    means = slow_means(torch.cat(features).double(), torch.cat([batch.labels for batch in batches]))
-    torch.testing.assert_close(found[4], torch.tensor(means[4]), rtol=1e-5, atol=1e-6)
+    means = [slow_means(x.double(), batch.labels) for x, batch in zip(features, batches, strict=True)]
+
+    def mean_of_batches(label):
+        parts = [torch.tensor(each[label]) for each in means if label in each]
+        return sum(parts) / len(parts)
+
+    torch.testing.assert_close(found[4], mean_of_batches(4), rtol=1e-5, atol=1e-6)
     assert torch.equal(found[5], torch.zeros(F))  # it has no voxel
     first = learn_prototypes(toy_step(1, network, batches=batches), None)
-    torch.testing.assert_close(first[0], torch.tensor(means[0]), rtol=1e-5, atol=1e-6)
-
-
-# SDR
-
-
-def test_sdrs_four_terms(in_float64):
-    batch, new, old = outputs()
-    remembered = torch.randn(K, F, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    labels = []
-    for row, label in enumerate(batch.labels.tolist()):
-        scores = old.logits[row].tolist()
-        labels.append(scores.index(max(scores)) if label == 0 else label)
-    assert with_teachers_classes(batch.labels, old.logits).tolist() == labels
-    means = slow_means(new.features, torch.tensor(labels))
-    rows = [(f, y) for f, y in zip(new.features.tolist(), labels, strict=True) if y != 255]
-
-    def squares(a, b):
-        return [(x - y) ** 2 for x, y in zip(a, b, strict=True)]
-
-    matching = [s for c in range(1, K) if c in means for s in squares(means[c], remembered[c].tolist())]
-    attraction = [s for f, y in rows for s in squares(f, means[y])]
-    repulsion = [1 / math.sqrt(sum(squares(means[a], means[b]))) for a in means for b in means if a != b]
-    largest = {y: max(max(f) for f, label in rows if label == y) for y in means}
-    sparsity = []
-    for feature, label in rows:
-        normalised = [x / largest[label] for x in feature]
-        sparsity.append(sum(map(math.exp, normalised)) / sum(normalised))
-    expected = {
-        name: sum(values) / len(values)
-        for name, values in (
-            ("matching", matching),
-            ("attraction", attraction),
-            ("repulsion", repulsion),
-            ("sparsity", sparsity),
-        )
-    }
-    found = latent_terms(new.features, torch.tensor(labels), C, remembered)
-    assert {name: value.item() for name, value in found.items()} == pytest.approx(expected, rel=1e-9)
-    method = SDR()
-    method.state["prototypes"] = remembered
-    terms = method.loss(fake_step(), batch, new, old)
-    for name, value in expected.items():
-        weight = 0.01 if name == "matching" else 0.001
-        assert terms[name].item() == pytest.approx(weight * value, rel=1e-9)
-
-
-def test_sdr_with_one_class_alone_has_nothing_to_repulse():
-    features = torch.rand(5, F).requires_grad_()
-    found = latent_terms(features, torch.full((5,), 4), C, torch.rand(K, F))
-    assert found["repulsion"].item() == 0 and found["matching"].item() == 0
-    sum(found.values()).backward()
-    assert features.grad.isfinite().all()
+    torch.testing.assert_close(first[0], mean_of_batches(0), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(first[2], mean_of_batches(2), rtol=1e-5, atol=1e-6)
 
 
 # RCIL
 
 
 def slow_pooled_cubes(new, old, coordinates, stride):
-    """Cubes as dictionaries, one voxel at a time; both networks pooled apart."""
+    """Cubes as dictionaries, one voxel at a time; both networks pooled apart. A norm for each side."""
     distances = []
     for scene in sorted(set(coordinates[:, 0].tolist())):
         rows = [row for row, place in enumerate(coordinates.tolist()) if place[0] == scene]
-        total = 0.0
         for side in CUBES:
-            cubes = defaultdict(list)
+            cubes, total = defaultdict(list), 0.0
             for row in rows:
                 cubes[tuple(x // (side * stride) for x in coordinates[row, 1:].tolist())].append(row)
             for members in cubes.values():
                 mine = new[members].double().square().mean(0)
                 theirs = old[members].double().square().mean(0)
                 total += (mine - theirs).square().sum().item()
-        for row in rows:
-            mine, theirs = ([x * x for x in each[row].tolist()] for each in (new, old))
+            distances.append(math.sqrt(total))
+    return sum(distances) / len(distances)
+
+
+def slow_pooled_channels(new, old, coordinates):
+    distances = []
+    for scene in sorted(set(coordinates[:, 0].tolist())):
+        total = 0.0
+        for row in (coordinates[:, 0] == scene).nonzero()[:, 0].tolist():
+            mine, theirs = ([0.0, *(x * x for x in each[row].tolist()), 0.0] for each in (new, old))
             for c in range(len(mine) - 2):
                 total += (sum(mine[c : c + 3]) / 3 - sum(theirs[c : c + 3]) / 3) ** 2
         distances.append(math.sqrt(total))
@@ -235,6 +183,8 @@ def test_pooled_cubes(in_float64, stride):
     new, old = (torch.randn(len(cells), 5, generator=generator, dtype=torch.float64) for _ in range(2))
     expected = slow_pooled_cubes(new, old, coordinates, stride)
     assert pooled_cubes(new, old, coordinates, stride).item() == pytest.approx(expected, rel=1e-9)
+    expected = slow_pooled_channels(new, old, coordinates)
+    assert pooled_channels(new, old, coordinates).item() == pytest.approx(expected, rel=1e-9)
 
 
 def test_pooled_cubes_of_equal_features_are_zero_with_zero_gradient():
@@ -246,12 +196,19 @@ def test_pooled_cubes_of_equal_features_are_zero_with_zero_gradient():
 
 def test_rcils_cubes_of_levels_and_logits(in_float64):
     batch, new, old = outputs()
-    term = RCIL(feature_weight=0.3, logit_weight=0.2).loss(fake_step(), batch, new, old)["cubes"]
+    terms = RCIL(feature_weight=0.3, logit_weight=0.2).loss(fake_step(), batch, new, old)
     with torch.no_grad():
         levels = [
             slow_pooled_cubes(mine.features, theirs.features, mine.coordinates, mine.stride)
             for mine, theirs in zip(new.levels, old.levels, strict=True)
         ]
         logits = slow_pooled_cubes(new_on_background(new.logits, K), old.logits, batch.coordinates, 1)
-    expected = math.sqrt(C / (C - K)) * (0.3 * sum(levels) + 0.2 * logits) / 3
-    assert term.item() == pytest.approx(expected, rel=1e-9)
+        channels = [
+            slow_pooled_channels(mine.features, theirs.features, mine.coordinates)
+            for mine, theirs in zip(new.levels, old.levels, strict=True)
+        ]
+    growth = math.sqrt(C / (C - K))
+    expected = growth * (0.3 * sum(levels) + 0.2 * logits) / 3
+    assert terms["cubes"].item() == pytest.approx(expected, rel=1e-9)
+    expected = growth * (0.3 * channels[0] + 0.2 * channels[1]) / 2  # the finest takes the smaller weight
+    assert terms["channels"].item() == pytest.approx(expected, rel=1e-9)

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from baselines.gua import GUA, uncertainty_labels
-from scannet_css.methods.neighbours import labels_nearby, mutual_information, neighbours, relations
+from baselines.gua import GUA, REAL_SHARE, corrected
+from scannet_css.methods.neighbours import labels_nearby, neighbours, relations, uncertainty
 from tests.baselines.toy import F, K, fake_step, outputs, toy_batch
 
 OFFSETS = [(x, y, z) for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1) if (x, y, z) != (0, 0, 0)]
@@ -51,7 +51,7 @@ def test_relations_are_mean_differences(coordinates):
     found = relations(features, neighbours(coordinates))
     for row, around in enumerate(slow_neighbours(coordinates)):
         differences = [features[other] - features[row] for _, other in around]
-        expected = sum(differences) / len(around) if around else torch.zeros(F, dtype=torch.float64)
+        expected = sum(differences) / (len(around) + 1) if around else torch.zeros(F, dtype=torch.float64)
         torch.testing.assert_close(found[row], expected)
 
 
@@ -68,13 +68,13 @@ def slow_information(probability, around):
     return found
 
 
-def test_mutual_information_is_entropy_of_the_mean_less_mean_entropy(coordinates):
+def test_uncertainty_is_entropy_of_the_mean_less_mean_entropy(coordinates):
     probability = torch.randn(len(coordinates), K, dtype=torch.float64).mul(3).softmax(1)
-    found = mutual_information(probability, neighbours(coordinates))
+    found = 12 * K * uncertainty(probability, neighbours(coordinates))
     expected = slow_information(probability, slow_neighbours(coordinates))
     torch.testing.assert_close(found, torch.tensor(expected, dtype=found.dtype), rtol=0, atol=1e-9)
     assert (found >= 0).all()
-    same = mutual_information(probability[:1].expand(len(coordinates), K), neighbours(coordinates))
+    same = uncertainty(probability[:1].expand(len(coordinates), K), neighbours(coordinates))
     assert same.max() < 1e-12
 
 
@@ -101,61 +101,72 @@ def test_labels_nearby_are_those_of_the_nearest_wanted_neighbour(coordinates):
 
 @pytest.fixture
 def shown(monkeypatch):
-    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
     batch, new, old = outputs()
     generator = torch.Generator().manual_seed(5)
     kernel, bias = (torch.randn(n, K, generator=generator, dtype=torch.float64) for n in (F, 1))
-    return (
-        batch,
-        new,
-        old,
-        fake_step(teacher=SimpleNamespace(final=SimpleNamespace(kernel=kernel, bias=bias))),
-    )
+    teacher = SimpleNamespace(final=SimpleNamespace(kernel=kernel, bias=bias))
+    return batch, new, old, fake_step(teacher=teacher)
 
 
-def test_guas_pseudo_labels_and_transfer(shown):
+@pytest.mark.parametrize("has_background", [True, False])
+def test_guas_pseudo_labels_and_transfer(shown, has_background):
     batch, new, old, step = shown
-    threshold = 0.12
+    step.has_background = has_background
+    threshold = 0.12 / (12 * K)  # 0.12 nats in the authors' unit
     around = slow_neighbours(batch.coordinates)
     final = step.teacher.final
     probability = (old.features @ final.kernel + final.bias).softmax(1)
     predicted = [row.index(max(row)) for row in probability.tolist()]
     information = slow_information(probability, around)
-    is_sure = [p > 0 and u <= threshold for p, u in zip(predicted, information, strict=True)]
+    is_sure = [u <= 0.12 and (has_background or p > 0) for p, u in zip(predicted, information, strict=True)]
     nearest = nearest_labels(predicted, is_sure, around)
-    labels = uncertainty_labels(step, batch.labels, old, neighbours(batch.coordinates), threshold, 0.0)
+
+    method = GUA(weight=2.0, threshold=threshold, dropout=0.0)
+    near = neighbours(batch.coordinates)
+    labels = corrected(batch.labels, *method._teacher(step, old, near), near, has_background)
     kinds = set()
     for row, label in enumerate(batch.labels.tolist()):
         if label != 0:
             assert labels[row] == label
         elif is_sure[row]:
             assert labels[row] == predicted[row]
-            kinds.add("sure")
+            kinds.add("background" if predicted[row] == 0 else "sure")
         else:
             assert labels[row].item() in nearest[row]
             kinds.add("ignored" if labels[row] == 255 else "nearby")
-    assert kinds == {"sure", "nearby", "ignored"}
+    assert kinds - {"background"} == {"sure", "nearby", "ignored"}
+    assert ("background" in kinds) == has_background
 
-    terms = GUA(weight=2.0, threshold=threshold, dropout=0.0).loss(step, batch, new, old)
-    known = [row for row, label in enumerate(labels.tolist()) if label != 255]
-    losses = [-new.logits[row].log_softmax(0)[labels[row]].item() for row in known]
+    terms = method.loss(step, batch, new, old)
+    first = 0 if has_background else 1  # at a last step background's row is not trained
+    losses = [
+        -new.logits[row, first:].log_softmax(0)[label - first].item()
+        for row, label in enumerate(labels.tolist())
+        if label != 255
+    ]
     assert terms["ce"].item() == pytest.approx(sum(losses) / len(losses), rel=1e-9)
+    (gradient,) = torch.autograd.grad(terms["ce"], new.logits, retain_graph=True)
+    assert (gradient[:, 0] != 0).any() == has_background
     total = 0.0
     for row, near in enumerate(around):
         if near:
-            rows = [other for _, other in near]
+            rows = [row, *(other for _, other in near)]
             mine, theirs = (x.features[rows].mean(0) - x.features[row] for x in (new, old))
             total += (mine - theirs).square().sum().item()
-    assert terms["gft"].item() == pytest.approx(2 * total / (len(around) * F), rel=1e-9)
+    assert terms["gft"].item() == pytest.approx(2 * REAL_SHARE * total / (len(around) * F), rel=1e-9)
 
 
 def test_guas_dropout_makes_the_teacher_unsure(shown):
     batch, _, old, step = shown
     near = neighbours(batch.coordinates)
-    torch.manual_seed(0)
-    certain, dropped = (uncertainty_labels(step, batch.labels, old, near, 1e9, each) for each in (0.0, 0.5))
-    assert not torch.equal(certain, dropped)
+
+    def teacher(dropout):
+        return GUA(dropout=dropout, threshold=0.001)._teacher(step, old, near)
+
     torch.manual_seed(7)
-    again = [uncertainty_labels(step, batch.labels, old, near, 0.1, 0.5)]
+    certain, dropped = teacher(0.0), teacher(0.5)
+    assert not torch.equal(certain[0], dropped[0]) and not torch.equal(certain[1], dropped[1])
     torch.manual_seed(7)
-    assert torch.equal(again[0], uncertainty_labels(step, batch.labels, old, near, 0.1, 0.5))
+    again = teacher(0.5)
+    torch.manual_seed(7)
+    assert all(torch.equal(one, other) for one, other in zip(again, teacher(0.5), strict=True))

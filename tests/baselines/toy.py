@@ -2,6 +2,7 @@
 background and 3 + 2 + 1 classes."""
 
 import contextlib
+from collections import defaultdict
 from types import SimpleNamespace
 
 import torch
@@ -91,6 +92,7 @@ def at_step_1(method, batch=None, move=0.05):
     method.check(PROTOCOL, MANIFEST)
     first = toy_step(0, network, batches=[toy_batch(BASE_LABELS, seed) for seed in (11, 12)])
     if method.base:
+        method.begin(first)
         descend(method, first, 3)
     method.begin(first)
     method.end(first)
@@ -117,6 +119,7 @@ def descend(method, step, updates, rate=0.05, seed=20, labels=None):
     labels = labels or (STEP_LABELS if step.index else BASE_LABELS)
     for number in range(updates):
         batch = toy_batch(labels, seed + number)
+        method.before_batch(step)
         new, old = forward(step, batch)
         terms = method.loss(step, batch, new, old) if step.index else method.base_loss(step, batch, new)
         step.network.zero_grad(set_to_none=True)
@@ -155,3 +158,15 @@ def outputs(seed=3, features=None, dtype=torch.float64):
 def fake_step(**extra):
     """What losses of logits ask of a step 1."""
     return SimpleNamespace(index=1, channels=C, old_channels=K, **extra)
+
+
+def slow_means(features, labels):
+    """Class -> mean feature, of the classes that occur."""
+    members = defaultdict(list)
+    for row, label in zip(features.tolist(), labels.tolist(), strict=True):
+        if label != 255:
+            members[label].append(row)
+    return {
+        label: [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+        for label, rows in members.items()
+    }

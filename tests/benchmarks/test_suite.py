@@ -215,7 +215,31 @@ def test_a_method_from_a_file_goes_by_its_name(suite, tmp_path):
     assert run.arguments()[:2] == ["--method", f"{tmp_path}/own.py:Own"]
 
 
+def test_rate_and_length_of_the_later_steps_are_a_methods_own(suite):
+    one, two = "novel_weight = 2", "novel_weight = 2, learning_rate = 0.25, epochs = 5"
+    runs = read_suite(suite(one, two), ROOT)
+    (own,) = [run for run in runs if run.method == "lgkd" and run.block == "pair"]
+    (other,) = [run for run in runs if run.method == "finetune"]
+    assert dict(own.own_recipe) == {"learning_rate": 0.25, "epochs": 5} and other.own_recipe == ()
+    options = own.arguments()
+    assert options[options.index("--learning-rate") + 1] == "0.25" and options.count("--epochs") == 1
+    assert options[options.index("--epochs") + 1] == "5"
+    assert "learning-rate=0.25" in own.label and "novel-weight=2.0" in own.label
+    assert own.folder(Path("runs"), "net") != read_suite(suite(), ROOT)[1].folder(Path("runs"), "net")
+
+
+def test_settings_of_several_tables(suite):
+    more = "[settings.more]\nlgkd = { novel_weight = 3, background_weight = 4 }\n\n[[block]]"
+    path = suite('settings = "mine"', 'settings = ["mine", "more"]')
+    path.write_text(path.read_text().replace("[[block]]", more, 1))
+    (run,) = [run for run in read_suite(path, ROOT) if run.method == "lgkd" and run.block == "pair"]
+    assert dict(run.settings) == {"novel_weight": 3.0, "background_weight": 4.0}
+
+
 BAD = [
+    ("novel_weight = 2", "epochs = 0", "settings.mine.lgkd: epochs is 0; expected more than 0"),
+    ('settings = "mine"', 'settings = ["mine", "mien"]', "is 'mien', which is not defined (did you mean"),
+    ('settings = "mine"', "settings = 1", "block 'pair': settings is 1: expected a list or text"),
     ("seeds = [0]", "seed = [0]", "block 'pair': seed is [0]: unknown field (did you mean 'seeds'?)"),
     ("seeds = [0]", 'seeds = ["0"]', "block 'pair': seeds[0] is '0': expected an integer"),
     ("seeds = [0]", "seeds = [-1]", "block 'pair': seeds is [-1]: expected whole numbers from 0"),
@@ -230,7 +254,7 @@ BAD = [
     ),
     ("base_epochs = 1", "base_epochs = 0", "recipe.fast: base_epochs is 0; expected more than 0"),
     ("elastic = false", "elastic = 0", "recipe.fast: elastic is 0: expected true or false"),
-    ("novel_weight = 2", "novl_weight = 2", "settings.mine: method 'lgkd' has no setting 'novl_weight'"),
+    ("novel_weight = 2", "novl_weight = 2", "settings.mine.lgkd: method 'lgkd' has no setting 'novl_weight'"),
     ("novel_weight = 2", "novel_weight = -2", "novel_weight is -2; expected at least 0"),
     ("[5.0]", "5.0", "block 'weights': grid.background_weight is 5.0: expected a list"),
     (

@@ -75,6 +75,7 @@ class Updater:
 
         def begin() -> None:  # an attempt: the first one, as long as the memory suffices
             torch.manual_seed(seed)
+            self.method.before_batch(self.step)
 
         return self.memory.until_it_fits(batch, begin, self._count, self._differentiate, self._undo)
 
