@@ -13,6 +13,7 @@ import pytest
 pytest_plugins = ("tests.fixtures.raw_scans", "tests.fixtures.records", "tests.fixtures.runs")
 
 ROOT = Path(__file__).parents[1]
+os.environ.pop("COLUMNS", None)  # commands print as wide as they like, wherever the tests run
 
 
 def run_command_line(*arguments, **options):

@@ -112,7 +112,7 @@ class Method:
 
     def __post_init__(self) -> None:
         """Raises InputError for a setting out of its option's limits."""
-        check_options(self, f"method {self.name!r}: ")
+        check_options(self, f"method {getattr(self, 'name', type(self).__name__)!r}: ")
 
     def check(self, protocol: Protocol, manifest: Manifest) -> None:
         """Raises InputError if the method cannot run on these data; called before anything is trained."""

@@ -206,7 +206,7 @@ def test_a_method_of_ones_own_is_a_file_and_a_class(run, tmp_path):
         ),
         (
             ("--method", "lgkd", "--network", "minkunet14z"),
-            "network 'minkunet14z' is not known (did you mean",
+            "network is 'minkunet14z' (did you mean 'minkunet14",
         ),
         (("--method", "lgkd", "--data", "nowhere"), "nowhere"),
         (("--method", "lgkd", "--device", "gpu"), "--device 'gpu': expected auto, cpu, cuda or cuda:N"),

@@ -328,7 +328,9 @@ def test_the_exported_schema_is_the_one_that_is_read():
     jsonschema.Draft202012Validator.check_schema(schema)
     validator = jsonschema.Draft202012Validator(schema)
     for path in RECORDS[::20]:
-        assert list(validator.iter_errors(upgraded(json.loads(path.read_text(encoding="utf-8"))))) == []
+        assert (
+            list(validator.iter_errors(upgraded(json.loads(path.read_text(encoding="utf-8")), FORMAT))) == []
+        )
 
 
 @pytest.mark.parametrize(
