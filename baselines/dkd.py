@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from scannet_css.methods.binary import BinaryMethod
 from scannet_css.methods.losses import IGNORE, binary_distillation
-from scannet_css.methods.means import mean_over
+from scannet_css.methods.means import mean_over, ordered_sum
 from scannet_css.methods.method import option
 
 
@@ -61,4 +61,4 @@ def one_channel(logits, labels, channel):
     is_known = labels != IGNORE
     target = (labels == channel).float()
     per_voxel = F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none")
-    return mean_over((per_voxel * is_known).sum(), is_known.sum())
+    return mean_over(ordered_sum(per_voxel * is_known), is_known.sum())

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 
 from scannet_css.methods.losses import cross_entropy
-from scannet_css.methods.means import mean_over
+from scannet_css.methods.means import mean_over, ordered_sum
 from scannet_css.methods.method import Method, option
 from scannet_css.methods.neighbours import (
     dropped_out,
@@ -41,7 +41,7 @@ class GUA(Method):
         labels = uncertainty_labels(step, batch.labels, old, near, self.threshold, self.dropout)
         terms = {"ce": cross_entropy(new.logits, labels)}
         difference = relations(new.features.float(), near) - relations(old.features.float(), near)
-        terms["gft"] = self.weight * mean_over(difference.square().sum(), difference.numel())
+        terms["gft"] = self.weight * mean_over(ordered_sum(difference.square()), difference.numel())
         return terms
 
 

@@ -9,7 +9,7 @@ student and teacher. In 2D it is the encoder's output; carried to the U-Net it i
 from dataclasses import dataclass
 
 from baselines.lwf import LwF
-from scannet_css.methods.means import mean_over
+from scannet_css.methods.means import mean_over, ordered_sum
 from scannet_css.methods.method import option
 
 
@@ -21,5 +21,5 @@ class ILT(LwF):
     def loss(self, step, batch, new, old):
         terms = super().loss(step, batch, new, old)
         difference = new.levels[0].features.float() - old.levels[0].features.float()
-        terms["ilt"] = self.feature_weight * mean_over(difference.square().sum(), difference.numel())
+        terms["ilt"] = self.feature_weight * mean_over(ordered_sum(difference.square()), difference.numel())
         return terms

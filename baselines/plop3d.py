@@ -24,7 +24,7 @@ import torch.nn.functional as F
 
 from baselines.pseudo import Pseudo
 from scannet_css.methods.losses import IGNORE
-from scannet_css.methods.means import mean_over
+from scannet_css.methods.means import mean_over, ordered_sum
 from scannet_css.methods.method import option
 from scannet_css.methods.pooling import local_pod, new_on_background
 from scannet_css.methods.pseudo_labels import adaptive_factor
@@ -41,7 +41,7 @@ class PLOP3D(Pseudo):
         scene = batch.coordinates[:, 0].long()
         factor = adaptive_factor(batch.labels, labels, scene, len(batch.names))
         per_voxel = F.cross_entropy(new.logits.float(), labels, ignore_index=IGNORE, reduction="none")
-        return mean_over((per_voxel * factor[scene]).sum(), (labels != IGNORE).sum())
+        return mean_over(ordered_sum(per_voxel * factor[scene]), (labels != IGNORE).sum())
 
     def loss(self, step, batch, new, old):
         terms = super().loss(step, batch, new, old)

@@ -18,7 +18,7 @@ import torch
 
 from baselines.mib import MiB
 from scannet_css.methods.losses import IGNORE
-from scannet_css.methods.means import mean_over
+from scannet_css.methods.means import mean_over, ordered_sum
 from scannet_css.methods.method import option
 from scannet_css.methods.prototypes import learn_prototypes, means_of_classes, with_teachers_classes
 
@@ -62,8 +62,8 @@ def latent_terms(features, labels, channels, remembered):
     scaled = features / largest.clamp(min=1e-6)[labels][:, None]
     density = scaled.exp().sum(1) / scaled.sum(1).clamp(min=1e-6)
     return {
-        "matching": mean_over(matching.sum(), matching.numel()),
-        "attraction": mean_over(to_own.sum(), to_own.numel()),
-        "repulsion": mean_over((1 / distances.clamp(min=1e-6)).sum(), distances.numel()),
-        "sparsity": mean_over(density.sum(), len(density)),
+        "matching": mean_over(ordered_sum(matching), matching.numel()),
+        "attraction": mean_over(ordered_sum(to_own), to_own.numel()),
+        "repulsion": mean_over(ordered_sum(1 / distances.clamp(min=1e-6)), distances.numel()),
+        "sparsity": mean_over(ordered_sum(density), len(density)),
     }

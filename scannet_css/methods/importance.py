@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from scannet_css.methods.means import ordered_sum
 from scannet_css.methods.method import Method, Step, option
 
 SMALL = 1e-8  # keeps a ratio of two vanishing numbers finite
@@ -44,7 +45,7 @@ class ImportanceMethod(Method):
             importance = self.state["importance"][name].to(parameter.device)
             anchor = self.state["anchor"][name].to(parameter.device)
             old = parameter[..., : anchor.shape[-1]]  # the classifier has grown by its last dimension
-            total = total + (scaled(importance) * (old - anchor).square()).sum()
+            total = total + ordered_sum(scaled(importance) * (old - anchor).square())
         return total
 
 

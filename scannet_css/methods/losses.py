@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scannet_css.classes import IGNORE
-from scannet_css.methods.means import mean_over
+from scannet_css.methods.means import mean_over, ordered_sum
 
 
 def _wide(values: Tensor) -> Tensor:
@@ -20,7 +20,7 @@ def _wide(values: Tensor) -> Tensor:
 
 def _mean_over_labelled(per_point: Tensor, labels: Tensor) -> Tensor:
     labelled = labels != IGNORE
-    return mean_over((per_point * labelled).sum(), labelled.sum())
+    return mean_over(ordered_sum(per_point * labelled), labelled.sum())
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ def distillation(new_logits: Tensor, old_logits: Tensor, temperature: float = 1.
     channels = old_logits.shape[1]
     target = (_wide(old_logits) / temperature).softmax(1)
     log_probability = (_wide(new_logits)[:, :channels] / temperature).log_softmax(1)
-    return mean_over(-(target * log_probability).sum() * temperature**2, target.numel())
+    return mean_over(-ordered_sum(target * log_probability) * temperature**2, target.numel())
 
 
 def unbiased_distillation(new_logits: Tensor, old_logits: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ def unbiased_distillation(new_logits: Tensor, old_logits: Tensor) -> Tensor:
     with_background = torch.cat([new_logits[:, :1], new_logits[:, channels:]], 1).logsumexp(1, keepdim=True)
     log_probability = torch.cat([with_background, new_logits[:, 1:channels]], 1) - log_normaliser
     target = _wide(old_logits).softmax(1)
-    return mean_over(-(target * log_probability).sum(), target.numel())
+    return mean_over(-ordered_sum(target * log_probability), target.numel())
 
 
 TARGETS = ("transplant", "expand", "one-hot")
@@ -128,5 +128,5 @@ def binary_distillation(new_logits: Tensor, old_logits: Tensor) -> Tensor:
     """Binary cross-entropy of the student's sigmoids (N, K) against the teacher's (N, K), summed over the
     channels, mean over all points."""
     target = _wide(old_logits).sigmoid()
-    summed = F.binary_cross_entropy_with_logits(_wide(new_logits), target, reduction="sum")
-    return mean_over(summed, len(new_logits))
+    each = F.binary_cross_entropy_with_logits(_wide(new_logits), target, reduction="none")
+    return mean_over(ordered_sum(each), len(new_logits))
