@@ -12,6 +12,9 @@
 What is measured, and how, stands in `COMMAND --help`; docs/performance.md explains the columns.
 """
 
+import scannet_css  # noqa: F401  before torch: how its threads wait
+
+# isort: split
 from collections.abc import Sequence
 
 from speed_lib import engine_speed, loader_speed, prepare_speed, train_speed, viewer_speed
