@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scannet_css.methods.losses import binary_distillation, wide
-from scannet_css.methods.means import mean_over
+from scannet_css.methods.means import mean_over, ordered_sum
 from scannet_css.methods.method import LossTerms, Method, option
 
 BASE_POSITIVES = 2.0  # weight of a class's own voxels at step 0
@@ -80,14 +80,14 @@ def binary_of_channels(logits: Tensor, labels: Tensor, channels: range, positive
     chosen = wide(logits[:, channels.start : channels.stop])
     target = (labels[:, None] == torch.arange(channels.start, channels.stop, device=labels.device)).to(chosen)
     weight = chosen.new_tensor(positives)
-    summed = F.binary_cross_entropy_with_logits(chosen, target, reduction="sum", pos_weight=weight)
-    return mean_over(summed, len(labels))
+    each = F.binary_cross_entropy_with_logits(chosen, target, reduction="none", pos_weight=weight)
+    return mean_over(ordered_sum(each), len(labels))
 
 
 def absent(features: Tensor, classifier: torch.nn.Module) -> Tensor:
     """Binary cross-entropy of channel 0 on the detached features (N, F) against 0, mean over all voxels."""
     logits = wide(features.detach()) @ classifier.kernel[:, 0] + classifier.bias[0, 0]
-    return mean_over(F.softplus(logits).sum(), len(logits))
+    return mean_over(ordered_sum(F.softplus(logits)), len(logits))
 
 
 def against_one_half(logits: Tensor) -> Tensor:

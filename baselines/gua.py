@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from scannet_css.methods.losses import IGNORE, cross_entropy_of_answers, wide
-from scannet_css.methods.means import mean_over
+from scannet_css.methods.means import mean_over, ordered_sum
 from scannet_css.methods.method import Method, option
 from scannet_css.methods.neighbours import dropped_out, labels_nearby, neighbours, relations, uncertainty
 
@@ -54,7 +54,7 @@ class GUA(Method):
         labels = correct(batch.labels, predicted, is_sure, near, step.has_background)
         terms = {"ce": cross_entropy_of_answers(new.logits, labels, step.has_background)}
         difference = relations(wide(new.features), near) - relations(wide(old.features), near)
-        transfer = mean_over(difference.square().sum(), difference.numel())
+        transfer = mean_over(ordered_sum(difference.square()), difference.numel())
         terms["gft"] = self.weight * REAL_SHARE * transfer
         return terms
 

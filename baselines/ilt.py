@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from baselines.lwf import LwF
 from scannet_css.methods.losses import wide
-from scannet_css.methods.means import mean_over
+from scannet_css.methods.means import mean_over, ordered_sum
 from scannet_css.methods.method import option
 
 
@@ -24,5 +24,5 @@ class ILT(LwF):
     def loss(self, step, batch, new, old):
         terms = super().loss(step, batch, new, old)
         difference = wide(new.levels[0].features) - wide(old.levels[0].features)
-        terms["ilt"] = self.feature_weight * mean_over(difference.square().sum(), difference.numel())
+        terms["ilt"] = self.feature_weight * mean_over(ordered_sum(difference.square()), difference.numel())
         return terms

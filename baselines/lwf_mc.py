@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from scannet_css.methods.binary import BinaryMethod
 from scannet_css.methods.losses import binary_cross_entropies, binary_distillation
-from scannet_css.methods.means import mean_over
+from scannet_css.methods.means import mean_over, ordered_sum
 from scannet_css.methods.method import option
 
 
@@ -26,7 +26,7 @@ class LwFMC(BinaryMethod):
 
     def classification(self, step, batch, new, old):
         per_voxel = binary_cross_entropies(new.logits, batch.labels)
-        return mean_over(per_voxel.sum(), len(per_voxel))
+        return mean_over(ordered_sum(per_voxel), len(per_voxel))
 
     def loss(self, step, batch, new, old):
         terms = super().loss(step, batch, new, old)

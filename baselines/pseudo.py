@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scannet_css.methods.losses import IGNORE, wide
-from scannet_css.methods.means import mean_over
+from scannet_css.methods.means import mean_over, ordered_sum
 from scannet_css.methods.method import Method, Step, option
 from scannet_css.methods.pseudo_labels import (
     MEDIANS,
@@ -56,7 +56,7 @@ class Pseudo(Method):
         labels = self.pseudo_labels(step, batch.labels, old.logits)
         per_voxel = F.cross_entropy(wide(new.logits), labels, ignore_index=IGNORE, reduction="none")
         weighted = per_voxel * self.row_weights(batch, labels).to(per_voxel.dtype)
-        return mean_over(weighted.sum(), len(labels))
+        return mean_over(ordered_sum(weighted), len(labels))
 
     def row_weights(self, batch: Batch, labels: Tensor) -> Tensor:
         """(N,) weights of the cross-entropy on the pseudo-labels (N,)."""

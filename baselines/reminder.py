@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from baselines.plop3d import PLOP3D
 from scannet_css.methods.losses import IGNORE, wide
-from scannet_css.methods.means import mean_over
+from scannet_css.methods.means import mean_over, ordered_sum
 from scannet_css.methods.method import option
 from scannet_css.methods.prototypes import learn_prototypes, means_of_classes
 
@@ -51,4 +51,4 @@ def similarity_distillation(new, old, labels, prototypes, temperature, threshold
     similarity = torch.where(similarity < threshold / channels, 0, similarity)
     target = (wide(old.logits[is_new]) / temperature).softmax(1) * similarity[labels[is_new]] + 1e-7
     log_probability = (wide(new.logits[is_new, :channels]) / temperature).log_softmax(1)
-    return mean_over(-(target * log_probability).sum() * temperature**2, is_new.sum())
+    return mean_over(-ordered_sum(target * log_probability) * temperature**2, is_new.sum())

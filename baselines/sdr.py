@@ -27,7 +27,7 @@ from torch import Tensor
 from baselines.mib import MiB
 from scannet_css import distributed
 from scannet_css.methods.losses import IGNORE, wide
-from scannet_css.methods.means import mean_over
+from scannet_css.methods.means import mean_over, ordered_sum
 from scannet_css.methods.method import option
 from scannet_css.methods.prototypes import means_of_classes, sums_of_classes
 from scannet_css.sparse import SparseTensor
@@ -182,4 +182,4 @@ def sparsity(features: Tensor, labels: Tensor) -> Tensor:
     largest = features.new_zeros(len(features)).scatter_reduce(0, region, features.amax(1), "amax")
     scaled = features / largest.clamp(min=1e-6)[region][:, None]
     density = scaled.exp().sum(1) / scaled.sum(1).clamp(min=1e-6)
-    return mean_over(density.sum(), len(density))
+    return mean_over(ordered_sum(density), len(density))

@@ -12,6 +12,9 @@ The same command continues a run that was interrupted, however it was. Exit code
 stopped by SIGTERM or SIGUSR1 with a checkpoint written (run the same command again), 130 the same for Ctrl-C.
 """
 
+import scannet_css  # noqa: F401  before torch: how its threads wait
+
+# isort: split
 import argparse
 import logging
 import sys

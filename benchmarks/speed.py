@@ -7,14 +7,18 @@
     python benchmarks/speed.py engine --networks minkunet18a --voxel-sizes 0.05 --threads 1 --json speed.json
     python benchmarks/speed.py engine --device cuda --dtype bfloat16 --scenes 1 12
     python benchmarks/speed.py engine --networks minkunet14s --voxels 10000 100000 1000000
+    python benchmarks/speed.py rivals --device cuda --dtype bfloat16   # one table: ours and other libraries
     python benchmarks/speed.py viewer --vertices 240000 --frames 60    # rooms in a headless Chromium
 
 What is measured, and how, stands in `COMMAND --help`; docs/performance.md explains the columns.
 """
 
+import scannet_css  # noqa: F401  before torch: how its threads wait
+
+# isort: split
 from collections.abc import Sequence
 
-from speed_lib import engine_speed, loader_speed, prepare_speed, train_speed, viewer_speed
+from speed_lib import engine_speed, loader_speed, prepare_speed, rivals_speed, train_speed, viewer_speed
 
 from scannet_css.commands import Parser, run_command
 
@@ -23,6 +27,7 @@ COMMANDS = {  # name: module, what it measures by, what that is
     "loader": (loader_speed, loader_speed.measure_loader, "prepared scenes to augmented batches"),
     "train": (train_speed, train_speed.measure_training, "a step of continual training, part by part"),
     "engine": (engine_speed, engine_speed.measure_engines, "maps, forward pass and training step"),
+    "rivals": (rivals_speed, rivals_speed.measure_rivals, "ours and other libraries, cold and warm"),
     "viewer": (viewer_speed, viewer_speed.measure_viewer, "rooms in 3D, in a headless Chromium"),
 }
 

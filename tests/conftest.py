@@ -1,6 +1,9 @@
 """A small synthetic data set, made and prepared by the tools as a user would, once for the whole run of
 tests."""
 
+import scannet_css  # noqa: F401  before torch: how its threads wait
+
+# isort: split
 import os
 import shutil
 import subprocess

@@ -7,6 +7,9 @@ Marks: ok works, -- is not there and not needed, ! may become a problem, !! is n
 exit code is 1 if anything is marked !!.
 """
 
+import scannet_css  # before torch: how its threads wait
+
+# isort: split
 import math
 import os
 import platform
@@ -24,7 +27,6 @@ from typing import Any
 
 import torch
 
-import scannet_css
 from scannet_css.classes import CLASSES
 from scannet_css.commands import Parser, add_device_option, run_command
 from scannet_css.errors import InputError, one_line, printable

@@ -9,6 +9,9 @@ room.predicted.ply, the scan in the classes' colours with the id as the vertices
 NYU40's for ScanNet's 20 classes; background is 0. docs/predict.md says more.
 """
 
+import scannet_css  # noqa: F401  before torch: how its threads wait
+
+# isort: split
 import argparse
 import sys
 from collections.abc import Sequence

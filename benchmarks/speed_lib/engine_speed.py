@@ -21,6 +21,7 @@ from scannet_css.errors import InputError
 from scannet_css.network import build_network
 from scannet_css.processes import keep_freed_memory
 from scannet_css.sparse.engines.choice import ENGINES, choose_engine, engine_name, why_unavailable
+from scannet_css.sparse.engines.trial import BOUNDS
 from scannet_css.training.machine import find_device
 from speed_lib.measure import (
     PEERS,
@@ -29,7 +30,9 @@ from speed_lib.measure import (
     about,
     check_networks,
     check_sizes,
+    largest_error,
     measure_times,
+    multiply_add_rate,
     peak_memory,
     print_row,
     product_rate,
@@ -41,7 +44,7 @@ from speed_lib.measured_rooms import batch_of_scenes, batch_of_voxels
 FEWEST_VOXELS = 4000
 HEADER = (
     *("network", "voxel m", "scenes", "voxels", "neighbours", "step GFLOP", "engine", "maps s", "forward s"),
-    *("step s", "GFLOP/s", "share of product", "peak GiB", "x peer"),
+    *("step s", "GFLOP/s", "share of product", "share of FMA", "peak GiB", "x peer"),
 )
 COST_HEADER = ("network", "voxel m", "engine", "voxels", "step us / voxel", "x smallest")
 
@@ -86,7 +89,10 @@ def measure_engines(options: argparse.Namespace) -> None:
             rows.append(row)
             save(result, options.json)
             for name in engines:
-                print_row(table_row(row, name))
+                if name in row["measured"]:
+                    print_row(table_row(row, name))
+                else:
+                    tqdm.write(f"{name}: left out, wrong by {row['errors'][name]:.2g} of the largest value")
     if options.voxels:
         print_costs(rows)
 
@@ -132,12 +138,14 @@ def measure(
     bar: tqdm,
 ) -> dict[str, Any]:
     """What is measured of one network on one batch, by all engines."""
+    torch.manual_seed(0)
+    work = Workload(build_network(network), coordinates, device, dtype)
+    errors = {name: largest_error(name, work) for name in engines}
+    engines = [name for name in engines if errors[name] <= BOUNDS[dtype]]  # not for NaN
     peaks = {}
     for name in engines:
         peaks[name] = peak_memory(network, name, coordinates, device, dtype, torch.get_num_threads())
         bar.update()
-    torch.manual_seed(0)
-    work = Workload(build_network(network), coordinates, device, dtype)
     x = work.new_batch()
     choose_engine("auto")
     forward, step = useful_flops(work.network, x)
@@ -146,7 +154,10 @@ def measure(
     rate = product_rate(device, dtype)
     times = measure_times(work, engines, options.repeats, options.same_batch, bar.update)
     rate = max(rate, product_rate(device, dtype))
+    peak_rate = multiply_add_rate() if device.type == "cpu" else None
     return {
+        "errors": errors,
+        "multiply_add_gflops": None if peak_rate is None else peak_rate / 1e9,
         "voxels": len(coordinates),
         "neighbours": neighbours,
         "forward_gflop": forward / 1e9,
@@ -174,6 +185,7 @@ def summary(name: str, times: dict[str, Times], flops: int, rate: float, peak: i
 def table_row(row: dict[str, Any], engine: str) -> list[str]:
     values = row["measured"][engine]
     peak, peer = values["peak_bytes"], values["times_as_fast_as_peer"]
+    limit = row["multiply_add_gflops"]
     return [
         row["network"],
         f"{row['voxel_size']:g}",
@@ -185,6 +197,7 @@ def table_row(row: dict[str, Any], engine: str) -> list[str]:
         *(f"{values[kind]:.3g}" for kind in ("maps_seconds", "forward_seconds", "step_seconds")),
         f"{values['step_gflops']:.0f}",
         f"{values['share_of_product']:.0%}",
+        "" if limit is None else f"{values['step_gflops'] / limit:.0%}",
         "" if peak is None else f"{peak / 2**30:.2f}",
         "" if peer is None else f"{peer:.2f}",
     ]

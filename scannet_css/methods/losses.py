@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scannet_css.classes import IGNORE
-from scannet_css.methods.means import mean_over
+from scannet_css.methods.means import mean_over, ordered_sum
 
 
 def wide(values: Tensor) -> Tensor:
@@ -21,7 +21,7 @@ def wide(values: Tensor) -> Tensor:
 
 def _mean_over_labelled(per_point: Tensor, labels: Tensor) -> Tensor:
     labelled = labels != IGNORE
-    return mean_over((per_point * labelled).sum(), labelled.sum())
+    return mean_over(ordered_sum(per_point * labelled), labelled.sum())
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ def distillation(new_logits: Tensor, old_logits: Tensor, temperature: float = 1.
     channels = old_logits.shape[1]
     target = (wide(old_logits) / temperature).softmax(1)
     log_probability = (wide(new_logits)[:, :channels] / temperature).log_softmax(1)
-    return mean_over(-(target * log_probability).sum() * temperature**2, target.numel())
+    return mean_over(-ordered_sum(target * log_probability) * temperature**2, target.numel())
 
 
 def unbiased_distillation(new_logits: Tensor, old_logits: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ def unbiased_distillation(new_logits: Tensor, old_logits: Tensor) -> Tensor:
     with_background = torch.cat([new_logits[:, :1], new_logits[:, channels:]], 1).logsumexp(1, keepdim=True)
     log_probability = torch.cat([with_background, new_logits[:, 1:channels]], 1) - log_normaliser
     target = wide(old_logits).softmax(1)
-    return mean_over(-(target * log_probability).sum(), target.numel())
+    return mean_over(-ordered_sum(target * log_probability), target.numel())
 
 
 TARGETS = ("transplant", "expand", "one-hot")

@@ -1,9 +1,10 @@
 """Means over a batch that is computed in parts: by several processes, or in pieces where memory is short.
 
 A loss that averages over the voxels of a batch must divide by their number in the whole batch, not in the
-part at hand. So every mean is written `mean_over(sum, count)`. Where a batch has several parts, the loss is
-computed once to learn the counts, these are added up over parts and processes, and then it is computed to be
-differentiated; the loop averages the parts' losses, and what comes out is the whole batch's loss.
+part at hand. So every mean is written `mean_over(sum, count)`, a large sum as `ordered_sum(values)`. Where a
+batch has several parts, the loss is computed once to learn the counts, these are added up over parts and
+processes, and then it is computed to be differentiated; the loop averages the parts' losses, and what comes
+out is the whole batch's loss.
 """
 
 from collections.abc import Iterator
@@ -25,6 +26,35 @@ def mean_over(values_sum: Tensor, count: Tensor | int) -> Tensor:
     if _active is not None:
         return values_sum / _active.denominator(torch.as_tensor(count, device=values_sum.device))
     return values_sum / (max(count, 1) if isinstance(count, int) else count.clamp(min=1))
+
+
+SERIAL_NUMBERS = 1 << 14  # torch adds up fewer than 32,768 numbers on one thread
+ROW_NUMBERS = 1 << 10
+
+
+def ordered_sum(values: Tensor) -> Tensor:
+    """The sum of all values, on a CPU in an order that does not depend on the number of threads.
+
+    torch's own `.sum()` cuts a large tensor into as many pieces as there are threads, so its last bits, and
+    with them a whole run's, would change with the machine. Sums along a dimension do not.
+    """
+    return _OrderedSum.apply(values)
+
+
+class _OrderedSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, values: Tensor) -> Tensor:
+        ctx.shape = values.shape
+        values = values.reshape(-1)
+        while values.device.type == "cpu" and len(values) > SERIAL_NUMBERS:
+            whole = len(values) // ROW_NUMBERS * ROW_NUMBERS
+            rows = values[:whole].view(-1, ROW_NUMBERS).sum(1)
+            values = torch.cat([rows, values[whole:]])
+        return values.sum()
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return gradient.expand(ctx.shape)
 
 
 class Denominators:

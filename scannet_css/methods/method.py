@@ -13,7 +13,7 @@ by `base`, and share it among themselves.
         def loss(self, step, batch, new, old):
             terms = super().loss(step, batch, new, old)
             squares = (new.features.float() - old.features.float()).square()
-            terms["features"] = self.weight * mean_over(squares.sum(), squares.numel())
+            terms["features"] = self.weight * mean_over(ordered_sum(squares), squares.numel())
             return terms
 """
 

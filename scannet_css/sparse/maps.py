@@ -186,7 +186,8 @@ class CoordinateManager:
             geometry = Geometry(inputs, outputs, stride, output_stride, kernel_size, dilation)
             is_centred = kernel_stride == 1
             self._maps[name] = KernelMap(table, len(inputs), is_centred, geometry)
-            self._count("map", *name)
+            if kernel_size > 1:  # the rows themselves are nothing to build
+                self._count("map", *name)
         return self._maps[name]
 
     def _count(self, *name: Any) -> None:

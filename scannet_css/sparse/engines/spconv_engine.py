@@ -5,6 +5,7 @@ are ours, so that nothing but the convolution itself differs. In float16 its gra
 to float16 before it gets here.
 """
 
+import os
 from types import ModuleType
 
 import torch
@@ -27,6 +28,9 @@ def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
         return "the installed spconv was built without CUDA; pip install e.g. spconv-cu126"
     if dtype not in TYPES.get(device.type, ()):
         return "spconv runs float32 on cpu, float32 and float16 on cuda"
+    if device.type == "cpu" and os.environ.get("OMP_NUM_THREADS") != "1":
+        # 2.3.8: errors of a third of the largest value; its OpenMP runtime is not torch's, so only this helps
+        return "spconv's threads overwrite each other's sums on cpu; OMP_NUM_THREADS=1 makes it right"
     return None
 
 
