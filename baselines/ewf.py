@@ -18,7 +18,7 @@ from torch import Tensor
 
 from baselines.mib import MiB
 from baselines.plop3d import PLOP3D
-from scannet_css.learning.method import Method, option
+from scannet_css.methods.method import Method, option
 
 
 @dataclass

@@ -6,7 +6,8 @@ expanded to the student's channels, and where the label is a new class the teach
 transplanted to that class. New outputs start from background (MiB's balanced initialisation). `guidance` is
 the paper's ablation. Alone (`lgkd`) it stands on plain cross-entropy; on MiB and RCIL it takes the place of
 their unbiased distillation; to PLOP it is added, as in the original code, and so to REMINDER. On EWF
-(`lgkd+ewf`) it is `lgkd+mib` with the fusion after each step.
+(`lgkd+ewf`) it is `lgkd+mib` with the fusion after each step; to STAR (`lgkd+star`) it is added, the softmax
+being that of the class logits and of a 0 for background, at which STAR decides.
 
 Deviations: the original computes the term on logits at 1/16 of the resolution with labels downsampled to
 it, here every voxel counts. The paper's weights for ScanNet were never published; the defaults are those of
@@ -20,6 +21,7 @@ from baselines.mib import UnbiasedMethod
 from baselines.plop3d import PLOP3D
 from baselines.rcil import CompensatedMethod
 from baselines.reminder import Reminder
+from baselines.star import STAR
 from scannet_css.methods.losses import TARGETS, label_guided_distillation
 from scannet_css.methods.method import Method, option
 
@@ -70,3 +72,8 @@ class LGKDRCIL(LGKD, CompensatedMethod, UnbiasedMethod):
 @dataclass
 class LGKDEWF(LGKD, FusedMethod, UnbiasedMethod):
     name = "lgkd+ewf"
+
+
+@dataclass
+class LGKDSTAR(LGKD, STAR):
+    name = "lgkd+star"

@@ -31,7 +31,7 @@ from tests.baselines.toy import (
 ALL = [name for name in method_names() if find_method(name).__module__.startswith("baselines.")]
 INCREMENTAL = [name for name in ALL if not find_method(name).offline and find_method(name).trains]
 # Terms that are means over labelled voxels, or over what is derived from labels.
-OF_LABELS = {"ce", "lgkd", "similarity", "matching", "attraction", "repulsion"}
+OF_LABELS = {"ce", "lgkd", "similarity", "matching", "attraction", "repulsion", "contrast"}
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "css_losses.npz", allow_pickle=False)
 
 
