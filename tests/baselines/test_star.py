@@ -5,12 +5,13 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from originals import assert_close, assert_gradients, original, rows
-from toy import STEP_LABELS, at_next_step, at_step_1, descend, forward, toy_batch, toy_method
 
-from scannet_css.learning import feature_replay as replay
+import baselines  # noqa: F401  registers the methods
+from scannet_css.methods import feature_replay as replay
 from scannet_css.methods.means import Denominators
 from scannet_css.methods.method import find_method
+from tests.baselines.originals import assert_close, assert_gradients, original, rows
+from tests.baselines.toy import STEP_LABELS, at_next_step, at_step_1, descend, forward, toy_batch, toy_method
 
 CASES = ("star/overlap", "star/disjoint")
 
