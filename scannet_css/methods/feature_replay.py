@@ -8,6 +8,7 @@ from torch import Tensor
 
 from scannet_css.methods.losses import IGNORE
 from scannet_css.methods.means import mean_over
+from scannet_css.network import Output
 
 
 def decisions(logits: Tensor, least_logit: float) -> Tensor:
@@ -108,3 +109,48 @@ def statistics_of(found: dict[str, Tensor], against: Tensor | None = None) -> di
         "lengths": torch.cat([mean, deviation], 1),
     }
     return {name: value.float() for name, value in learnt.items()}
+
+
+def margins(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The two largest sigmoids of class logits (N, C - 1), and the channel of the first, counted from 1."""
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    values, channels = logits.sigmoid().topk(min(2, logits.shape[1]), dim=1)
+    second = values[:, 1] if values.shape[1] > 1 else torch.zeros_like(values[:, 0])
+    return values[:, 0], second, channels[:, 0] + 1
+
+
+def uncertainty(logits: Tensor, labels: Tensor, sure: float) -> Tensor:
+    """Mean of ((1 - (s1 - s2)) m)^2 over rows: s1, without gradient, and s2 the two largest sigmoids of class
+    logits (N, C - 1), m 0 where s1 is above `sure` or of the label (N,), else 1 (G. Zhu et al., Adaptive
+    Prototype Replay for Class Incremental Semantic Segmentation, AAAI 2025)."""
+    first, second, channel = margins(logits)
+    counts = ~((channel == labels) | (first > sure))
+    unsure = (1 - (first.detach() - second)) * counts
+    return mean_over(unsure.square().sum(), len(labels))
+
+
+def sums_of_drift(new: Output, old: Output, labels: Tensor, sure: float) -> dict[str, Tensor]:
+    """Directions (K - 1, F) of student and teacher, and rows (K - 1,), where a label is background and both
+    give the same old class with a distance of more than `sure` between their two largest sigmoids."""
+    classes = old.logits.shape[1] - 1
+    (new_first, new_second, new_channel), (old_first, old_second, old_channel) = (
+        margins(output.logits[:, 1:]) for output in (new, old)
+    )
+    agree = (labels == 0) & (new_channel == old_channel)
+    agree &= (new_first - new_second > sure) & (old_first - old_second > sure)
+    of, sums = old_channel[agree] - 1, {"rows": torch.bincount(old_channel[agree] - 1, minlength=classes)}
+    for name, output in (("new", new), ("old", old)):
+        unit = F.normalize(output.features[agree].double(), dim=1)
+        sums[name] = unit.new_zeros(classes, unit.shape[1]).index_add(0, of, unit)
+    return sums
+
+
+def drifted(
+    found: dict[str, Tensor], prototypes: Tensor, noise: Tensor, numbers: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Prototypes and noise (K - 1, F) after a step, from `sums_of_drift`; numbers (K,) rows that background
+    and each class have had."""
+    share = (found["rows"] / numbers[1:].to(found["rows"].device).clamp(min=1))[:, None]
+    change = share * (F.normalize(found["new"], dim=1) - F.normalize(found["old"], dim=1))
+    change = change.to(prototypes)
+    return prototypes + change, noise + change.abs()

@@ -79,6 +79,10 @@ class Step:
     # add_up(name, compute): the sums of the tensors that `compute(batch)` gives, over the step's scenes as
     # prepared (not augmented, fixed order) and over all processes. Survives being killed. For Fisher terms,
     # prototypes, histograms: whatever a method finds out in `begin` or `end`.
+    tune: Callable[[nn.Module, "Method", int], None] | None = None
+    # tune(module, method, epochs): trains `module`, which gives an Output for a batch's input, by
+    # `method.loss(step, batch, output, None)` for some epochs of the step's batches. For `begin`; killed, it
+    # starts anew and ends the same.
 
     @property
     def channels(self) -> int:
@@ -154,6 +158,10 @@ class Method:
         """Whether scores after step `index` are this method's own: from step 1 on, and where base_predict is
         its own."""
         return index > 0 or type(self).base_predict is not Method.base_predict
+
+    def prepare(self, network: nn.Module, protocol: Protocol) -> None:
+        """Called on the fresh network, before the optimiser of step 0 is made: for what step 0 trains beside
+        it. Whoever adds something sets `base`."""
 
     def adapt(self, step: Step) -> None:
         """Called from step 1 on before the optimiser is made, also when a step is resumed: freezes

@@ -8,12 +8,12 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from scannet_css import distributed
@@ -73,6 +73,7 @@ class StepTrainer:
         base = step.index == 0
         self.epochs = recipe.base_epochs if base else recipe.epochs * method.trains
         self.peak_rate = recipe.base_learning_rate if base else recipe.learning_rate
+        step.tune = self._tune
         if step.index:
             method.adapt(step)
         optimizer = make_optimizer(step.network, recipe, self.peak_rate)
@@ -119,6 +120,21 @@ class StepTrainer:
         if self.progress.iterations == 0 and distributed.is_first():
             forget_sums(self.folder)  # what was found out is in the checkpoint
         return self.method.scenes(self.step) if self.step.index else self.step.scenes
+
+    def _tune(self, module: nn.Module, method: Method, epochs: int) -> None:
+        """See Step.tune."""
+        step = replace(self.step, network=module, teacher=None)
+        optimizer = make_optimizer(module, self.recipe, self.peak_rate)
+        updater = Updater(step, method, self.recipe, self.machine, optimizer)
+        for epoch in range(epochs):
+            identity = (self.seed, step.index, -1 - epoch)  # no epoch of the step has a number below 0
+            batches = plan_batches(shuffled(step.scenes, *identity, "order"), self.recipe.batch_voxels)
+            for number, batch in enumerate(self._load(batches, identity)):
+                updater.run(batch, self.peak_rate, derived_seed(*identity, number, "batch"))
+                if any(
+                    requested for (requested,) in distributed.gathered([int(self.machine.stop.requested)])
+                ):
+                    self.machine.stop.leave()
 
     def _rehearse(self, scenes: list[SceneEntry]) -> None:
         """Says before anything is trained whether the largest batch fits into the memory."""

@@ -124,6 +124,7 @@ class ContinualRun:
             log.info("weights from %s; not used: %s", setting.start.path, ", ".join(unused) or "none")
         if setting.recipe.batch_norm == "sync" and distributed.processes() > 1:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        self.method.prepare(network, setting.protocol)
         return network.to(self.machine.device)
 
     @contextmanager

@@ -10,6 +10,7 @@ import baselines  # noqa: F401  registers the methods
 from scannet_css.methods import feature_replay as replay
 from scannet_css.methods.means import Denominators
 from scannet_css.methods.method import find_method
+from scannet_css.network import Output
 from tests.baselines.originals import assert_close, assert_gradients, original, rows
 from tests.baselines.toy import STEP_LABELS, at_next_step, at_step_1, descend, forward, toy_batch, toy_method
 
@@ -195,7 +196,7 @@ def test_what_is_remembered_grows_by_the_steps_classes():
     assert set(method.loss(last, batch, *forward(last, batch))) == {"ce", "replay", "features", "contrast"}
 
 
-@pytest.mark.parametrize("name", ["star", "lgkd+star"])
+@pytest.mark.parametrize("name", ["star", "lgkd+star", "adapter"])
 def test_a_batch_in_parts_has_the_loss_of_the_whole(name):
     """All but the nearness, whose mean directions are of the part at hand."""
     batch = toy_batch(STEP_LABELS)
@@ -217,3 +218,55 @@ def test_a_batch_in_parts_has_the_loss_of_the_whole(name):
                 sums[key] = sums.get(key, 0) + value.item() / 3
     for key in whole.keys() - {"contrast"}:
         assert sums[key] == pytest.approx(whole[key].item(), rel=1e-5), key
+
+
+def test_adapters_losses_are_the_originals():
+    case = "adapter/step"
+    values = original(case)
+    logits, features = values["logits"].requires_grad_(), values["features"].requires_grad_()
+    labels, region = rows(values["labels"]), rows(values["region"])
+    unsure = replay.uncertainty(rows(logits), labels, 0.7)
+    assert_close(unsure, values["uncertainty"])
+    assert_gradients(unsure, case, "uncertainty", only=(logits, lambda gradient: gradient))
+    of_classes = torch.stack([(labels == c).double() for c in (5, 6)], 1)
+    near = replay.nearness(rows(features), of_classes, values["prototypes"])
+    assert_close(near, values["discriminative"])
+    assert_gradients(near, case, "discriminative", only=(features, lambda gradient: gradient))
+    kept = replay.kept_features(rows(features), rows(values["old_features"]), region)
+    kept = kept * (8 * region.sum()) / (8 * region.sum() + 1e-4)  # what the original adds below
+    assert_close(kept, values["feature_distillation"])
+    assert_gradients(kept, case, "feature_distillation", only=(features, lambda gradient: gradient))
+
+
+def test_prototypes_drift_as_the_originals():
+    values, sums = original("adapter/drift"), {}
+    for number in range(2):
+        new, old = (
+            Output(
+                F.pad(rows(values[f"{part}_logits{number}"]), (1, 0), value=9.0),
+                rows(values[f"{part}_features{number}"]),
+                [],
+            )
+            for part in ("new", "old")
+        )
+        for name, value in replay.sums_of_drift(new, old, rows(values[f"labels{number}"]), 0.7).items():
+            sums[name] = sums.get(name, 0) + value
+    prototypes, noise = replay.drifted(sums, *(values[name] for name in ("prototypes", "noise", "numbers")))
+    assert_close(prototypes, values["prototypes_after"])
+    assert_close(noise, values["noise_after"])
+
+
+@pytest.mark.parametrize("follows", ["paper", "code"])
+def test_adapters_prototypes_move_unless_the_code_is_followed(follows):
+    """Background features far along a class that both networks are sure of."""
+    method = find_method("adapter")(follows=follows)
+    step = at_step_1(method)
+    for network in (step.network, step.teacher):
+        with torch.no_grad():
+            network.final.bias[:, 1:] = -9
+            network.final.bias[:, 2] = 9
+    before = method.state["prototypes"].clone()
+    method.end(step)
+    moved = (method.state["prototypes"][:3] - before).abs().amax(1)
+    assert moved[0] == moved[2] == 0
+    assert (moved[1] > 0) == (follows == "paper")

@@ -72,8 +72,20 @@ def toy_step(index, network, teacher=None, batches=()):
                 total[key] = total[key] + value if key in total else value
         return total
 
+    def tune(module, method, epochs):
+        for _ in range(epochs):
+            for batch in batches:
+                output = module(SparseTensor(batch.features, batch.coordinates))
+                module.zero_grad(set_to_none=True)
+                sum(method.loss(step, batch, output, None).values()).backward()
+                with torch.no_grad():
+                    for parameter in module.parameters():
+                        parameter -= 0.05 * parameter.grad
+
     device = torch.device("cpu")
-    return Step(index, PROTOCOL, [], network, teacher, device, contextlib.nullcontext, add_up)
+    step = Step(index, PROTOCOL, [], network, teacher, device, contextlib.nullcontext, add_up, tune)
+    step.batches = batches
+    return step
 
 
 def forward(step, batch):
@@ -90,6 +102,7 @@ def at_step_1(method, batch=None, move=0.05):
     a student that has moved by noise. Batch norms stay in eval mode."""
     network = toy_network()
     method.check(PROTOCOL, MANIFEST)
+    method.prepare(network, PROTOCOL)
     first = toy_step(0, network, batches=[toy_batch(BASE_LABELS, seed) for seed in (11, 12)])
     if method.base:
         method.begin(first)
