@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,7 @@ class StepTrainer:
             identity,
             self.recipe.elastic,
             tables=self._remembered_tables(),
+            change=partial(self.method.change, self.step) if self.step.index else None,
         )
         return batches_of(batch_set, self.machine.workers, self.machine.device)
 
@@ -184,7 +186,8 @@ class StepTrainer:
         own = {entry.name for entry in step.scenes}
         for name, classes in self.method.remembered(step).items():
             table = step.protocol.training_table(step.index, self.manifest.classes, classes)
-            tables[name] = table if name in own else torch.where(table == 0, IGNORE, table)
+            shows_all = name in own or self.method.shows_rest
+            tables[name] = table if shows_all else torch.where(table == 0, IGNORE, table)
         return tables
 
     def _run_epoch(self, epoch: int, scenes: list[SceneEntry], bar: tqdm) -> None:

@@ -7,7 +7,7 @@ import baselines  # noqa: F401  registers the methods
 from baselines.ewf import balanced_weight, fused
 from scannet_css.errors import InputError
 from scannet_css.methods.method import find_method
-from tests.baselines.originals import assert_close, original
+from tests.baselines.original_values import assert_close, original
 from tests.baselines.toy import STEP_LABELS, at_step_1, descend, forward, toy_batch, toy_method
 
 CASES = ("15_1", "15_5", "10_1_last", "threshold_15_1")

@@ -6,7 +6,7 @@ import baselines  # noqa: F401  registers the methods
 from baselines.nest import TransformedRows, sums_of_similarity
 from scannet_css.methods.losses import unbiased_cross_entropy
 from scannet_css.methods.method import find_method
-from tests.baselines.originals import assert_close, assert_gradients, original, rows
+from tests.baselines.original_values import assert_close, assert_gradients, original, rows
 from tests.baselines.toy import at_step_1, forward
 
 

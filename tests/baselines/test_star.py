@@ -11,7 +11,7 @@ from scannet_css.methods import feature_replay as replay
 from scannet_css.methods.means import Denominators
 from scannet_css.methods.method import find_method
 from scannet_css.network import Output
-from tests.baselines.originals import assert_close, assert_gradients, original, rows
+from tests.baselines.original_values import assert_close, assert_gradients, original, rows
 from tests.baselines.toy import STEP_LABELS, at_next_step, at_step_1, descend, forward, toy_batch, toy_method
 
 CASES = ("star/overlap", "star/disjoint")

@@ -28,7 +28,11 @@ CLASSES = (*PROTOCOL.classes, *PROTOCOL.background)
 ONLY = SimpleNamespace(name="scene0", class_counts=(1,) * len(CLASSES))
 MANIFEST = SimpleNamespace(folder="toy", classes=CLASSES, split=lambda name: [ONLY])
 # Settings that fit these data, and with which a method draws nothing.
-QUIET = {"gua": {"dropout": 0.0}, "replay": {"scenes_kept": 1}, "cfsseg": {"width": 32, "dropout": 0.0}}
+QUIET = {
+    "gua": {"dropout": 0.0},
+    "cfsseg": {"width": 32, "dropout": 0.0},
+    **{name: {"scenes_kept": 1} for name in ("replay", "mib-augm", "ssul-m", "climb3d")},
+}
 
 
 def toy_network(classes=K, seed=0):
