@@ -25,6 +25,7 @@ from scannet_css.methods.objects import objects_of, pasted
 from scannet_css.scenes import load_scene
 
 LEAST_VERTICES = 20
+SQUARE = 2  # voxels: see FreeFloor
 LOOKED_AT = 20  # scenes, for whether the data have instances at all
 
 
@@ -70,7 +71,8 @@ class EIR(MiB):
         table = table.clone()
         for label, each in zip(labels, chosen, strict=True):
             table[label] = channel[each["class"]]
-        return pasted(tensors, chosen, labels, generator)[0], table
+        square = SQUARE * self._manifest.voxel_size
+        return pasted(tensors, chosen, labels, square, generator)[0], table
 
     def end(self, step):
         super().end(step)

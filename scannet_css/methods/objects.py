@@ -10,13 +10,14 @@ from scannet_css.scenes import Scene
 
 PARTS = ("points", "normals", "colours")
 FLOOR = 0.2  # metres: what lies no higher above the lowest points is floor
-CELL = 0.1  # metres: side of the squares in which a floor is taken or free
-TRIES = 20  # places that are looked at for an object
+LARGEST = 2.5  # metres: a longer or wider instance is no object that stands on a floor
+TRIES = 50  # places that are looked at for an object
 Object = dict[str, Any]  # "class": its name, and PARTS: (P, 3) each, feet at 0, centre above the origin
 
 
 def objects_of(scene: Scene, label: int, name: str, least: int) -> list[Object]:
-    """The instances of a class with at least `least` vertices labelled `label`, largest first."""
+    """The instances of a class with at least `least` vertices labelled `label` and at most LARGEST long and
+    wide, those of most vertices first."""
     of_class = (scene.labels == label) & (scene.instances >= 0)
     ids, counts = torch.unique(scene.instances[of_class], return_counts=True)
     order = sorted(range(len(ids)), key=lambda i: (-int(counts[i]), int(ids[i])))
@@ -27,6 +28,8 @@ def objects_of(scene: Scene, label: int, name: str, least: int) -> list[Object]:
         rows = of_class & (scene.instances == ids[i])
         points = scene.points[rows]
         low, high = points.amin(0), points.amax(0)
+        if (high - low)[:2].amax() > LARGEST:
+            continue
         origin = torch.stack([(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, low[2]])
         found.append(
             {
@@ -40,12 +43,12 @@ def objects_of(scene: Scene, label: int, name: str, least: int) -> list[Object]:
 
 
 def pasted(
-    tensors: dict[str, Tensor], objects: list[Object], labels: list[int], generator: Generator
+    tensors: dict[str, Tensor], objects: list[Object], labels: list[int], square: float, generator: Generator
 ) -> tuple[dict[str, Tensor], int]:
     """A scene's points, normals, colours and labels with the objects on free floor, turned at random about
-    the vertical, their points labelled by `labels`; and how many found a place."""
+    the vertical, their points labelled by `labels`; and how many found a place. square: see FreeFloor."""
     device = tensors["points"].device
-    floor = FreeFloor(tensors["points"])
+    floor = FreeFloor(tensors["points"], square)
     placed = 0
     for each, label in zip(objects, labels, strict=True):
         angle = 2 * math.pi * torch.rand(1, generator=generator).item()
@@ -68,14 +71,16 @@ def pasted(
 
 
 class FreeFloor:
-    """The squares of a scene's floor with nothing above them. points (P, 3) in metres."""
+    """The squares of a scene's floor with nothing above them. points (P, 3) and `square`, the side of one, in
+    metres: a few times the distance of points, so that a floor has some in every square."""
 
-    def __init__(self, points: Tensor) -> None:
+    def __init__(self, points: Tensor, square: float) -> None:
+        self.square = square
         points = points.detach().cpu()
         lowest = points[:, 2].topk(1 + (len(points) - 1) // 100, largest=False, sorted=False)
         self.height = lowest.values.amax().item()  # meshes have strays below the floor
         self.origin = points[:, :2].amin(0)
-        cells = ((points[:, :2] - self.origin) / CELL).long()
+        cells = ((points[:, :2] - self.origin) / square).long()
         shape = (cells.amax(0) + 1).tolist()
         low = points[:, 2] <= self.height + FLOOR
         self.ceiling = torch.full(shape, math.inf)  # the lowest thing above the floor
@@ -91,8 +96,8 @@ class FreeFloor:
         if not len(squares):
             return None
         for number in torch.randint(len(squares), (TRIES,), generator=generator).tolist():
-            target = self.origin + (squares[number] + 0.5) * CELL
-            cells = torch.unique(((points[:, :2] + target - self.origin) / CELL).floor().long(), dim=0)
+            target = self.origin + (squares[number] + 0.5) * self.square
+            cells = torch.unique(((points[:, :2] + target - self.origin) / self.square).floor().long(), dim=0)
             if (cells < 0).any() or (cells >= torch.tensor(self.is_floor.shape)).any():
                 continue
             x, y = cells.T

@@ -2,7 +2,10 @@
 background and 3 + 2 + 1 classes."""
 
 import contextlib
+import functools
+import tempfile
 from collections import defaultdict
+from pathlib import Path
 from types import SimpleNamespace
 
 import torch
@@ -12,6 +15,7 @@ from scannet_css.network import Output, frozen_copy, grow
 from scannet_css.network.minkunet import Level, MinkUNet
 from scannet_css.protocols import Protocol
 from scannet_css.scenes.loader import Batch
+from scannet_css.scenes.store import Scene, SceneEntry, SceneHeader, save_scene, scene_file
 from scannet_css.sparse import BatchNorm, SparseTensor
 
 K, C, F = 4, 6, 6  # channels of teacher and student in step 1, features before the classifier
@@ -25,8 +29,26 @@ PROTOCOL = Protocol(
     unannotated="ignore",
 )
 CLASSES = (*PROTOCOL.classes, *PROTOCOL.background)
-ONLY = SimpleNamespace(name="scene0", class_counts=(1,) * len(CLASSES))
-MANIFEST = SimpleNamespace(folder="toy", classes=CLASSES, split=lambda name: [ONLY])
+ONLY = SimpleNamespace(name="scene0", class_counts=(1,) * len(CLASSES), voxels=1)
+
+
+@functools.cache
+def toy_scene():
+    """Path of a stored scene with one instance."""
+    points = torch.zeros(1, 3)
+    one = torch.zeros(1, dtype=torch.int32)
+    parts = (points, points.byte(), points, one.byte(), one, points.int(), one.byte(), one)
+    scene = Scene("scene0", *(part.clone() for part in parts))
+    counts = (1, *(0,) * (len(CLASSES) - 1))
+    entry = SceneEntry("scene0", "train", scene_file("train", "scene0"), "", 1, 1, counts, 0, {}, True)
+    path = Path(tempfile.mkdtemp()) / "scene0.safetensors"
+    save_scene(path, scene, SceneHeader("a" * 64, {}, entry))
+    return path
+
+
+MANIFEST = SimpleNamespace(
+    folder="toy", classes=CLASSES, split=lambda name: [ONLY], path=lambda entry: toy_scene()
+)
 # Settings that fit these data, and with which a method draws nothing.
 QUIET = {
     "gua": {"dropout": 0.0},

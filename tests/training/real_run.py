@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 NAME = "synthetic/three-steps/{}/minkunet14s-seed0"
 # Settings that fit the small set
 MEMORIES = ("replay", "mib-augm", "ssul-m", "climb3d")
-OPTIONS = {**{name: ("--scenes-kept", 4) for name in MEMORIES}, "cfsseg": ("--width", 64)}
+OPTIONS = {**dict.fromkeys(MEMORIES, ("--scenes-kept", 4)), "cfsseg": ("--width", 64)}
 TIMES = ("seconds", "peak_memory_bytes", "created", "speed", "log_bytes")
 
 
