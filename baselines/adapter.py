@@ -6,7 +6,7 @@ above 0.7. After a step the remembered classes follow the network: over rows of 
 student, both with s1 - s2 > 0.7, give to the same old class, a prototype moves by the change of the mean
 direction, times the share of such rows among those of the class, and its noise grows by as much.
 
-`follows`, beside STAR's: the released trainer has the step that moves the prototypes commented out.
+`reading`, beside STAR's: the released trainer has the step that moves the prototypes commented out.
 Deviations: STAR's; the 1e-4 that keeps the distance of features finite without a row is left out, since that
 mean is 0 then; the other ratio of background and the replayed row that a class has at least are not
 described.
@@ -37,7 +37,7 @@ class Adapter(STAR):
         return terms
 
     def end(self, step):
-        if step.index and self.follows == "paper":
+        if step.index and self.reading == "paper":
             self._follow(step)
         super().end(step)
 

@@ -15,13 +15,11 @@ are the most confident instances of a frozen network, here PLOP's by voxel.
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from baselines.pseudo import Pseudo
 from baselines.replay import MemoryMethod
 from scannet_css.methods.losses import IGNORE
-from scannet_css.methods.means import mean_over
 from scannet_css.methods.method import option
 from scannet_css.sparse import SparseTensor
 
@@ -39,17 +37,15 @@ class Climb3D(MemoryMethod, Pseudo):
 
         def count(batch):
             old = step.old_output(SparseTensor(batch.features, batch.coordinates))
-            labels = self.pseudo_labels(batch.labels, old.logits)
+            labels = self.pseudo_labels(step, batch.labels, old.logits)
             return {"counts": torch.bincount(labels[labels != IGNORE], minlength=step.channels)}
 
         counts = step.add_up("frequencies", count)["counts"]
         self.state["weights"] = balanced_weights(counts, self.balance, self.most_weight)
 
-    def classification(self, step, batch, new, old):
-        labels = self.pseudo_labels(batch.labels, old.logits)
-        weights = self.state["weights"].to(labels.device)[torch.where(labels == IGNORE, 0, labels)]
-        per_voxel = F.cross_entropy(new.logits.float(), labels, ignore_index=IGNORE, reduction="none")
-        return mean_over((per_voxel * weights).sum(), (labels != IGNORE).sum())
+    def row_weights(self, batch, labels):
+        weights = self.state["weights"].to(labels.device)
+        return super().row_weights(batch, labels) * weights[torch.where(labels == IGNORE, 0, labels)]
 
 
 def balanced_weights(counts: Tensor, balance: float, most: float) -> Tensor:

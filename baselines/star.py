@@ -12,7 +12,7 @@ old class + `contrast_weight` * mean over new classes of 1 / distance of their m
 the nearest remembered one. Old outputs and batch norm statistics are frozen; step 0 is trained with the first
 term.
 
-`follows` picks where the released code parts from these words: there the teacher sees a class at a logit, not
+`reading` picks where the released code parts from these words: there the teacher sees a class at a logit, not
 a sigmoid, above 0.5; a new class's deviation is taken against the row of an old class; each channel draws a
 length of its own; ignored rows are negatives.
 
@@ -44,8 +44,6 @@ from scannet_css.methods.prototypes import recalled
 from scannet_css.network.head import put_back_outputs
 from scannet_css.sparse import SparseTensor
 
-FOLLOWS = ("paper", "code")
-
 
 @dataclass
 class STAR(Method):
@@ -56,12 +54,14 @@ class STAR(Method):
     positive_weight: float = option(4.0, "weight of positives in binary cross-entropy", above=0)
     feature_weight: float = option(5.0, "weight of the distance between the features", least=0)
     contrast_weight: float = option(0.05, "weight of the nearness of new classes to old ones", least=0)
-    follows: str = option("paper", "the paper's words or the released code where they part", choices=FOLLOWS)
+    reading: str = option(
+        "paper", "paper or published, the released code, where they part", choices=("paper", "published")
+    )
 
     @property
     def _least_logit(self) -> float:
         """Above which the teacher sees a class."""
-        return 0.5 if self.follows == "code" else 0.0
+        return 0.5 if self.reading == "published" else 0.0
 
     def base_loss(self, step, batch, new):
         return LossTerms(ce=self._binary(new.logits[:, 1:], batch.labels, 1))
@@ -124,8 +124,8 @@ class STAR(Method):
 
         found = step.add_up("directions", sums)
         known = self.state.get("prototypes")
-        follows_code = known is not None and self.follows == "code"
-        learnt = statistics_of(found, known.to(step.device) if follows_code else None)
+        is_published = known is not None and self.reading == "published"
+        learnt = statistics_of(found, known.to(step.device) if is_published else None)
         for name, value in learnt.items():
             before = self.state.get(name)
             self.state[name] = value if before is None else torch.cat([before.to(value), value], -2)
@@ -142,7 +142,7 @@ class STAR(Method):
             labels[:, None] == torch.arange(first, first + logits.shape[1], device=labels.device)
         ).float()
         per_row = binary_terms(logits, target, self.positive_weight).sum(1)
-        counts = torch.ones_like(labels) if self.follows == "code" else (labels != IGNORE).long()
+        counts = torch.ones_like(labels) if self.reading == "published" else (labels != IGNORE).long()
         return mean_over((per_row * counts).sum(), counts.sum())
 
     def _background(self, batch, old):
@@ -176,7 +176,7 @@ class STAR(Method):
         )
         shape = len(classes), self.state["prototypes"].shape[1]
         direction = torch.randn(shape, generator=generator)
-        length = torch.randn(shape if self.follows == "code" else (shape[0], 1), generator=generator)
+        length = torch.randn(shape if self.reading == "published" else (shape[0], 1), generator=generator)
         learnt = [
             recalled(self, step, name)[classes.to(step.device)] for name in ("prototypes", "noise", "lengths")
         ]

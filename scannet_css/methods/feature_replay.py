@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scannet_css.methods.losses import IGNORE
+from scannet_css.methods.losses import IGNORE, wide
 from scannet_css.methods.means import mean_over
 from scannet_css.network import Output
 
@@ -20,7 +20,7 @@ def decisions(logits: Tensor, least_logit: float) -> Tensor:
 
 def binary_terms(logits: Tensor, target: Tensor, positive_weight: float = 1.0) -> Tensor:
     """Binary cross-entropy of each logit (N, n), positives `positive_weight` times."""
-    logits = logits if logits.dtype == torch.float64 else logits.float()
+    logits = wide(logits)
     weight = torch.full_like(logits[:1], positive_weight)
     return F.binary_cross_entropy_with_logits(logits, target.to(logits), reduction="none", pos_weight=weight)
 
@@ -55,7 +55,7 @@ def drawn_features(
 
 def kept_features(new: Tensor, old: Tensor, region: Tensor) -> Tensor:
     """Mean squared difference of features (N, F), rows weighed by `region` (N,), 0..1."""
-    new = new if new.dtype == torch.float64 else new.float()
+    new = wide(new)
     squares = (new - old.to(new.dtype)).square().sum(1)
     return mean_over((region * squares).sum(), region.sum() * new.shape[1])
 
@@ -63,7 +63,7 @@ def kept_features(new: Tensor, old: Tensor, region: Tensor) -> Tensor:
 def nearness(features: Tensor, shares_of_classes: Tensor, prototypes: Tensor) -> Tensor:
     """Mean over the classes that occur of 1 / distance of their mean direction to the nearest of `prototypes`
     (K - 1, F). features (N, F); shares_of_classes (N, n): how much of a row is of a class, 0..1."""
-    features = features if features.dtype == torch.float64 else features.float()
+    features = wide(features)
     weights = shares_of_classes.to(features)
     occurs = weights.sum(0) > 0
     centres = F.normalize((weights.T @ F.normalize(features, dim=1))[occurs], dim=1)
@@ -113,7 +113,7 @@ def statistics_of(found: dict[str, Tensor], against: Tensor | None = None) -> di
 
 def margins(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The two largest sigmoids of class logits (N, C - 1), and the channel of the first, counted from 1."""
-    logits = logits if logits.dtype == torch.float64 else logits.float()
+    logits = wide(logits)
     values, channels = logits.sigmoid().topk(min(2, logits.shape[1]), dim=1)
     second = values[:, 1] if values.shape[1] > 1 else torch.zeros_like(values[:, 0])
     return values[:, 0], second, channels[:, 0] + 1

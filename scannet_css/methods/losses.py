@@ -155,7 +155,7 @@ def cross_entropy_of_shown(logits: Tensor, labels: Tensor, shown: Tensor) -> Ten
     classes, this is MiB's; for a memory that shows all old classes it is MiB-AugM's other half (arXiv
     2405.09858). logits (N, C), labels (N,).
     """
-    logits = _wide(logits)
+    logits = wide(logits)
     log_normaliser = logits.logsumexp(1)
     hidden = ~shown
     hidden[:, 0] = True

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from scannet_css.errors import InputError
+from scannet_css.network.branched_head import add_branch
 
-STARTS = ("background", "copy", "plain", "reserved")
+STARTS = ("background", "copy", "plain", "reserved", "branch")
 
 
 @torch.no_grad()
@@ -20,13 +21,17 @@ def grow(network: nn.Module, new_classes: int, start: str = "background") -> Non
     Segmentation, CVPR 2020). "copy": the new classes are copies of the background, for classifiers with a
     sigmoid per channel, which have no probability to share. "plain": the new channels start as those of a
     fresh classifier, with bias 0. "reserved": they are the first of those that `reserve_outputs` has set
-    aside. None of these touches the old channels. `network.final.kernel` and `.bias` become new Parameters:
+    aside. "branch": the classifier becomes a BranchedHead, with features of their own for the new classes.
+    None of these touches the old channels. `network.final.kernel` and `.bias` become new Parameters:
     build the optimiser afterwards. Raises InputError.
     """
     if new_classes < 1:
         raise InputError(f"new_classes {new_classes}: a classifier grows by at least 1 class")
     if start not in STARTS:
         raise InputError(f"start '{start}' of new classes is unknown; expected one of {', '.join(STARTS)}")
+    if start == "branch":
+        add_branch(network, new_classes, start_classifier)
+        return
     classifier = network.final
     kernel, bias = classifier.kernel, classifier.bias
     if start == "background":

@@ -31,7 +31,7 @@ from tests.baselines.toy import (
 ALL = [name for name in method_names() if find_method(name).__module__.startswith("baselines.")]
 INCREMENTAL = [name for name in ALL if not find_method(name).offline and find_method(name).trains]
 # Terms that are means over labelled voxels, or over what is derived from labels.
-OF_LABELS = {"ce", "lgkd", "similarity", "matching", "attraction", "repulsion", "contrast"}
+OF_LABELS = {"ce", "lgkd", "similarity", "matching", "attraction", "repulsion", "contrast", "triplet"}
 FAINT = {"adapter": 0.01}  # its uncertainty is 0 where a network is sure
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "css_losses.npz", allow_pickle=False)
 
@@ -99,7 +99,8 @@ def test_without_a_label_the_terms_of_labels_are_zero_and_no_gradient_is_nan(nam
 
 def in_type(output, dtype):
     levels = [Level(each.coordinates, each.features.to(dtype), each.stride) for each in output.levels]
-    return Output(output.logits.to(dtype), output.features.to(dtype), levels)
+    extra = None if output.extra is None else output.extra.to(dtype)
+    return Output(output.logits.to(dtype), output.features.to(dtype), levels, extra)
 
 
 @pytest.mark.parametrize("name", INCREMENTAL)

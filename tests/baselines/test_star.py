@@ -124,21 +124,21 @@ def test_losses_are_the_originals(case):
         assert_gradients(value, case, name, **inputs)
 
 
-@pytest.mark.parametrize("follows", ["paper", "code"])
-def test_the_methods_terms_are_those_losses(follows):
+@pytest.mark.parametrize("reading", ["paper", "published"])
+def test_the_methods_terms_are_those_losses(reading):
     """From the method's own outputs and memory, written out row by row."""
     batch = toy_batch(STEP_LABELS)
-    method = find_method("star")(follows=follows)
+    method = find_method("star")(reading=reading)
     step = at_step_1(method, batch)
     method.state["replayed"] = torch.tensor([2, 0, 3])
     torch.manual_seed(5)
     new, old = forward(step, batch)
     terms = method.loss(step, batch, new, old)
-    least = 0.5 if follows == "code" else 0.0
+    least = 0.5 if reading == "published" else 0.0
     seen = [
         max(range(1, 4), key=lambda c: row[c]) if max(row[1:]) > least else 0 for row in old.logits.tolist()
     ]
-    counted = [label != 255 or follows == "code" for label in batch.labels.tolist()]
+    counted = [label != 255 or reading == "published" for label in batch.labels.tolist()]
     sums = {"ori": 0.0, "features": 0.0, "extra": 0.0}
     olds = backgrounds = 0
     for i, label in enumerate(batch.labels.tolist()):
@@ -256,10 +256,10 @@ def test_prototypes_drift_as_the_originals():
     assert_close(noise, values["noise_after"])
 
 
-@pytest.mark.parametrize("follows", ["paper", "code"])
-def test_adapters_prototypes_move_unless_the_code_is_followed(follows):
+@pytest.mark.parametrize("reading", ["paper", "published"])
+def test_adapters_prototypes_move_unless_the_code_is_followed(reading):
     """Background features far along a class that both networks are sure of."""
-    method = find_method("adapter")(follows=follows)
+    method = find_method("adapter")(reading=reading)
     step = at_step_1(method)
     for network in (step.network, step.teacher):
         with torch.no_grad():
@@ -269,4 +269,4 @@ def test_adapters_prototypes_move_unless_the_code_is_followed(follows):
     method.end(step)
     moved = (method.state["prototypes"][:3] - before).abs().amax(1)
     assert moved[0] == moved[2] == 0
-    assert (moved[1] > 0) == (follows == "paper")
+    assert (moved[1] > 0) == (reading == "paper")
