@@ -9,10 +9,11 @@ s)^2 - s^2), s the sigmoid of background + `feature_weight` * mean squared diffe
 student and teacher at background + `old_weight` * binary cross-entropy of the earlier heads against the
 teacher's. Batch norm statistics are frozen; step 0 is trained with binary cross-entropy.
 
-Against the original: all terms exact to 1e-9. Different: branch 0 is the network's own features instead of a
-convolution on them, and the branch of a step, a 3^3 sparse convolution with batch norm and ReLU, starts as
-what gives these, as theirs starts as the first one's copy; one learning rate, where theirs is a tenth in the
-backbone; a mean over background is over labelled voxels. The network grows with every step. On points only.
+Against the original: the terms are compared in tests/baselines/test_barm.py. Different: branch 0 is the
+network's own features instead of a convolution on them, and the branch of a step, a 3^3 sparse convolution
+with batch norm and ReLU, starts as what gives these, as theirs starts as the first one's copy; one learning
+rate, where theirs is a tenth in the backbone; a mean over background is over labelled voxels. The network
+grows with every step. On points only.
 """
 
 from dataclasses import dataclass

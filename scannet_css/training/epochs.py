@@ -8,13 +8,13 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from scannet_css import distributed
@@ -35,6 +35,7 @@ from scannet_css.training.log import MetricsLog, Tracker
 from scannet_css.training.machine import Machine
 from scannet_css.training.recipe import Recipe, make_optimizer, schedule, train_mode
 from scannet_css.training.sums import forget_sums
+from scannet_css.training.tune import tune
 from scannet_css.training.update import Updater
 
 log = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ class StepTrainer:
         base = step.index == 0
         self.epochs = recipe.base_epochs if base else recipe.epochs * method.trains
         self.peak_rate = recipe.base_learning_rate if base else recipe.learning_rate
-        step.tune = self._tune
+        step.tune = partial(tune, self)
         if step.index:
             method.adapt(step)
         optimizer = make_optimizer(step.network, recipe, self.peak_rate)
@@ -122,21 +123,6 @@ class StepTrainer:
             forget_sums(self.folder)  # what was found out is in the checkpoint
         return self.method.scenes(self.step) if self.step.index else self.step.scenes
 
-    def _tune(self, module: nn.Module, method: Method, epochs: int) -> None:
-        """See Step.tune."""
-        step = replace(self.step, network=module, teacher=None)
-        optimizer = make_optimizer(module, self.recipe, self.peak_rate)
-        updater = Updater(step, method, self.recipe, self.machine, optimizer)
-        for epoch in range(epochs):
-            identity = (self.seed, step.index, -1 - epoch)  # no epoch of the step has a number below 0
-            batches = plan_batches(shuffled(step.scenes, *identity, "order"), self.recipe.batch_voxels)
-            for number, batch in enumerate(self._load(batches, identity)):
-                updater.run(batch, self.peak_rate, derived_seed(*identity, number, "batch"))
-                if any(
-                    requested for (requested,) in distributed.gathered([int(self.machine.stop.requested)])
-                ):
-                    self.machine.stop.leave()
-
     def _rehearse(self, scenes: list[SceneEntry]) -> None:
         """Says before anything is trained whether the largest batch fits into the memory."""
         by_size = sorted(scenes, key=lambda entry: (-entry.voxels, entry.name))
@@ -144,7 +130,7 @@ class StepTrainer:
         if not batches:
             raise InputError(f"method {self.method.name!r}: no scene with a vertex in step {self.step.index}")
         identity = (self.seed, self.step.index, 0)
-        batch = next(self._load(batches[:1], identity))
+        batch = next(self.load(batches[:1], identity))
         self.updater.rehearse(batch)
         whole = self.updater.too_many_voxels is None or batch.voxels < self.updater.too_many_voxels
         log.info(
@@ -155,7 +141,7 @@ class StepTrainer:
             self.machine.peak_memory_bytes() / 2**30,
         )
 
-    def _load(self, batches: list[list[SceneEntry]], identity: tuple[int, ...]) -> Iterator[Batch]:
+    def load(self, batches: list[list[SceneEntry]], identity: tuple[int, ...]) -> Iterator[Batch]:
         """This process' shares of the batches, augmented, on its device."""
         fewest = min(map(len, batches), default=distributed.processes())
         if self.recipe.batch_norm == "sync" and fewest < distributed.processes():
@@ -193,7 +179,7 @@ class StepTrainer:
     def _run_epoch(self, epoch: int, scenes: list[SceneEntry], bar: tqdm) -> None:
         identity, progress = (self.seed, self.step.index, epoch), self.progress
         batches = plan_batches(shuffled(scenes, *identity, "order"), self.recipe.batch_voxels)
-        loaded = self._load(batches[progress.batches :], identity)
+        loaded = self.load(batches[progress.batches :], identity)
         bar.n = epoch * len(scenes) + sum(map(len, batches[: progress.batches]))
         started = time.perf_counter()
         for number in range(progress.batches, len(batches)):

@@ -40,7 +40,20 @@ def test_every_method_of_the_benchmark_is_here():
     assert set(ALL) >= {
         *("finetune", "freeze", "joint", "lwf", "lwf-mc", "ilt", "ewc", "pi", "rw", "mib", "sdr", "pseudo"),
         *("plop3d", "reminder", "rcil", "ssul", "dkd", "gua", "cfsseg", "replay"),
-        *("lgkd", "lgkd+mib", "lgkd+plop3d", "lgkd+reminder", "lgkd+rcil"),
+        *("lgkd", "lgkd+mib", "lgkd+plop3d", "lgkd+reminder", "lgkd+rcil", "lgkd+ewf", "lgkd+star"),
+        *(
+            "ewf",
+            "ewf+plop3d",
+            "star",
+            "adapter",
+            "nest",
+            "dft",
+            "mib-augm",
+            "ssul-m",
+            "eir",
+            "barm",
+            "climb3d",
+        ),
     }
 
 
