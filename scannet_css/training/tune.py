@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def tune(trainer: "StepTrainer", module: nn.Module, method: Method, epochs: int) -> None:
-    """Trains `module` by `method.loss` at the step's rate, as the step itself is trained: in parts where memory
-    is short, by all processes. Raises Stop if a signal says so; nothing is kept then."""
+    """Trains `module` by `method.loss` at the step's rate, as the step itself is trained: in parts where
+    memory is short, by all processes. Raises Stop if a signal says so; nothing is kept then."""
     step, recipe, machine = (
         replace(trainer.step, network=module, teacher=None),
         trainer.recipe,
