@@ -5,7 +5,9 @@ Loss: that of the method it stands on + lgkd_weight * label-guided distillation:
 expanded to the student's channels, and where the label is a new class the teacher's background probability is
 transplanted to that class. New outputs start from background (MiB's balanced initialisation). `guidance` is
 the paper's ablation. Alone (`lgkd`) it stands on plain cross-entropy; on MiB and RCIL it takes the place of
-their unbiased distillation; to PLOP it is added, as in the original code, and so to REMINDER.
+their unbiased distillation; to PLOP it is added, as in the original code, and so to REMINDER. On EWF
+(`lgkd+ewf`) it is `lgkd+mib` with the fusion after each step; to STAR (`lgkd+star`) it is added, the softmax
+being that of the class logits and of a 0 for background, at which STAR decides.
 
 Deviations: the original computes the term on logits at 1/16 of the resolution with labels downsampled to
 it, here every voxel counts. The paper's weights for ScanNet were never published; the defaults are those of
@@ -14,10 +16,12 @@ its 2D code for VOC 15-5 (the first is also the choice of its ablation).
 
 from dataclasses import dataclass
 
+from baselines.ewf import FusedMethod
 from baselines.mib import UnbiasedMethod
 from baselines.plop3d import PLOP3D
 from baselines.rcil import CompensatedMethod
 from baselines.reminder import Reminder
+from baselines.star import STAR
 from scannet_css.methods.losses import TARGETS, label_guided_distillation
 from scannet_css.methods.method import Method, option
 
@@ -63,3 +67,13 @@ class LGKDReminder(LGKD, Reminder):
 @dataclass
 class LGKDRCIL(LGKD, CompensatedMethod, UnbiasedMethod):
     name = "lgkd+rcil"
+
+
+@dataclass
+class LGKDEWF(LGKD, FusedMethod, UnbiasedMethod):
+    name = "lgkd+ewf"
+
+
+@dataclass
+class LGKDSTAR(LGKD, STAR):
+    name = "lgkd+star"

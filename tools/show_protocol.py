@@ -3,7 +3,8 @@
     python tools/show_protocol.py --data data/scannet --protocol scannet/lgkd-14-5 --out exposure
 
 For every step the training scenes, and the points and instances of each class that the labels show, hide as
-background (old or future classes) or ignore. Prints the tables and writes exposure.json, exposure.md and the
+background (old or future classes) or ignore; and how many scenes come back in a later step, as the protocol
+has it, in overlapped and in partitioned data. Prints the tables and writes exposure.json, exposure.md and the
 picture exposure.svg into --out. What the words mean: docs/protocols.md.
 """
 
@@ -17,7 +18,13 @@ from tqdm import tqdm
 from scannet_css.commands import Parser, run_command
 from scannet_css.files import write_atomic, write_json
 from scannet_css.protocols import Protocol, load_protocol
-from scannet_css.protocols.exposure import OUTCOMES, StepExposure, count_instances, measure_exposure
+from scannet_css.protocols.exposure import (
+    OUTCOMES,
+    StepExposure,
+    count_instances,
+    measure_exposure,
+    measure_recurrence,
+)
 from scannet_css.scenes import Manifest, load_manifest, load_scene
 
 COLOURS = {  # outcome -> on light, on dark
@@ -42,10 +49,12 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     protocol, manifest = load_protocol(options.protocol), load_manifest(options.data)
     steps = measure_exposure(protocol, manifest, read_instances(protocol, manifest))
-    tables = as_markdown(protocol, manifest, steps)
-    write_json(options.out / "exposure.json", as_json(protocol, manifest, steps))
+    recurrence = measure_recurrence(protocol, manifest)
+    tables = as_markdown(protocol, manifest, steps) + as_recurrence_table(recurrence)
+    content = {**as_json(protocol, manifest, steps), "recurrence": recurrence}
+    write_json(options.out / "exposure.json", content)
     write_atomic(options.out / "exposure.md", tables)
-    write_atomic(options.out / "exposure.svg", as_svg(protocol, manifest, steps))
+    write_atomic(options.out / "exposure.svg", as_svg(protocol, manifest, steps, recurrence))
     print(tables, end="")
     print(f"\nwritten: {options.out}/exposure.json, exposure.md, exposure.svg")
 
@@ -115,6 +124,18 @@ def as_markdown(protocol: Protocol, manifest: Manifest, steps: list[StepExposure
     return "\n".join(parts) + "\n"
 
 
+def as_recurrence_table(recurrence: dict[str, list[tuple[int, int]]]) -> str:
+    """How many scenes come back, by regime."""
+    head = ("regime", *(f"step {step}" for step in range(len(next(iter(recurrence.values()))))))
+    rows = [[regime, *(_again(*one) for one in found)] for regime, found in recurrence.items()]
+    words = "Training scenes of each step, and how many of them an earlier step has had.\n"
+    return "\n".join(["\n## Scenes that come back\n", words, _table(head, rows, 1)]) + "\n"
+
+
+def _again(scenes: int, again: int) -> str:
+    return f"{scenes}, {again} again"
+
+
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]], words: int = 0) -> str:
     """A Markdown table, padded to be read as it is; the first `words` columns are to the left."""
     cells = [[str(cell).replace("|", "\\|") for cell in row] for row in (head, *rows)]
@@ -130,8 +151,14 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[object]], words: int = 0
     return "\n".join(lines)
 
 
-def as_svg(protocol: Protocol, manifest: Manifest, steps: list[StepExposure]) -> str:
-    """Stacked bars, one per step: all vertices of its scenes and, below, all instances."""
+def as_svg(
+    protocol: Protocol,
+    manifest: Manifest,
+    steps: list[StepExposure],
+    recurrence: dict[str, list[tuple[int, int]]],
+) -> str:
+    """Stacked bars, one per step: all vertices of its scenes, below all instances, and the scenes that come
+    back by regime."""
     used = [outcome for outcome in OUTCOMES if any(one.points(outcome) for one in steps)]
     body, top = [], 34
     body.append(f'<text class="title" x="{GAP}" y="22">{escape(protocol.name)} ({protocol.regime})</text>')
@@ -154,6 +181,8 @@ def as_svg(protocol: Protocol, manifest: Manifest, steps: list[StepExposure]) ->
         for one in steps:
             body.append(_bar(one, what, used, top))
             top += BAR + GAP
+    bars, top = _recurrence_bars(recurrence, top)
+    body += bars
     style = _style(used)
     about = f"{protocol.name} on {manifest.dataset}: what each step shows and hides"
     return (
@@ -161,6 +190,25 @@ def as_svg(protocol: Protocol, manifest: Manifest, steps: list[StepExposure]) ->
         f"<title>{escape(about)}</title><style>{style}</style>"
         f'<rect class="page" width="{WIDTH}" height="{top + GAP}"/>{"".join(body)}</svg>\n'
     )
+
+
+def _recurrence_bars(recurrence: dict[str, list[tuple[int, int]]], top: int) -> tuple[list[str], int]:
+    """A group of bars for each regime, as long as a step has scenes, and how far down they reach."""
+    most = max(scenes for found in recurrence.values() for scenes, _ in found)
+    body = []
+    for regime, found in recurrence.items():
+        body.append(f'<text class="title" x="{LEFT}" y="{top + 22}">scenes, {escape(regime)}</text>')
+        top += 34
+        for step, (scenes, again) in enumerate(found):
+            middle, width = top + BAR / 2 + 4, (WIDTH - LEFT - RIGHT) / most
+            body.append(f'<text x="{LEFT - GAP}" y="{middle}" text-anchor="end">step {step}</text>')
+            for words, x, count in (("again", 0, again), ("first", again, scenes - again)):
+                place = f'x="{LEFT + x * width:.1f}" y="{top}" width="{count * width:.1f}" height="{BAR}"'
+                body.append(f'<rect class="{words}" {place}/>')
+            x = LEFT + scenes * width + GAP
+            body.append(f'<text x="{x:.1f}" y="{middle}">{_again(scenes, again)}</text>')
+            top += BAR + GAP
+    return body, top
 
 
 def _bar(one: StepExposure, what: str, used: Sequence[str], top: int) -> str:
@@ -190,8 +238,10 @@ def _bar(one: StepExposure, what: str, used: Sequence[str], top: int) -> str:
 
 
 def _style(used: Sequence[str]) -> str:
-    light = "".join(f".{name}{{fill:{COLOURS[name][0]}}}" for name in used)
-    dark = "".join(f".{name}{{fill:{COLOURS[name][1]}}}" for name in used)
+    colours = {**COLOURS, "first": COLOURS["new"], "again": COLOURS["old_hidden"]}
+    used = [*used, "first", "again"]
+    light = "".join(f".{name}{{fill:{colours[name][0]}}}" for name in used)
+    dark = "".join(f".{name}{{fill:{colours[name][1]}}}" for name in used)
     return (
         "text{font:12px system-ui,-apple-system,'Segoe UI','DejaVu Sans',sans-serif;fill:#5c5b56}"
         ".title{font-size:13px;font-weight:600;fill:#1b1b1a}.page{fill:#fff}.on{fill:#fff}"

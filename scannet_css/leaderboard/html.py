@@ -31,6 +31,7 @@ REGIMES = {
     "overlapped": "scenes hold past and future classes too, both labelled background",
     "disjoint": "scenes hold no future class, and past ones are labelled background",
     "sequential": "scenes hold past and future classes too; past ones keep their label",
+    "partitioned": "no scene is of two steps; past and future classes in it are labelled background",
 }
 UNANNOTATED = {
     "ignore": "points without annotation are ignored",

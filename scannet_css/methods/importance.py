@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from scannet_css.methods.means import ordered_sum
 from scannet_css.methods.method import Method, Step, option
 
 SMALL = 1e-8  # added to a divisor, as in the public 2D code
@@ -46,7 +47,7 @@ class ImportanceMethod(Method):
             importance = sum(scaled(each[name].to(parameter.device)) for each in self.state["importance"])
             anchor = self.state["anchor"][name].to(parameter.device)
             old = parameter[..., : anchor.shape[-1]]  # the classifier has grown by its last dimension
-            total = total + (importance * (old - anchor).square()).sum()
+            total = total + ordered_sum(importance * (old - anchor).square())
         return total
 
 

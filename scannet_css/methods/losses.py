@@ -144,3 +144,21 @@ def binary_distillation(new_logits: Tensor, old_logits: Tensor) -> Tensor:
     target = wide(old_logits).sigmoid()
     summed = F.binary_cross_entropy_with_logits(wide(new_logits), target, reduction="sum")
     return mean_over(summed, len(new_logits))
+
+
+def cross_entropy_of_shown(logits: Tensor, labels: Tensor, shown: Tensor) -> Tensor:
+    """Unbiased cross-entropy where scenes show different classes, mean over labelled points.
+
+    -log p(y), but where the label is 0, -log of the sum of p over background and every class that is not
+    `shown` (N, C) bool there, which may all stand under it. For a step's own scenes, which show the new
+    classes, this is MiB's; for a memory that shows all old classes it is MiB-AugM's other half (arXiv
+    2405.09858). logits (N, C), labels (N,).
+    """
+    logits = wide(logits)
+    log_normaliser = logits.logsumexp(1)
+    hidden = ~shown
+    hidden[:, 0] = True
+    log_hidden = torch.where(hidden, logits, -torch.inf).logsumexp(1)
+    is_shown = (labels != 0) & (labels != IGNORE)
+    log_label = logits.gather(1, torch.where(is_shown, labels, 0)[:, None]).squeeze(1)
+    return _mean_over_labelled(log_normaliser - torch.where(is_shown, log_label, log_hidden), labels)

@@ -57,6 +57,12 @@ class _OrderedSum(torch.autograd.Function):
         return gradient.expand(ctx.shape)
 
 
+def over_batch(count: Tensor | int) -> Tensor:
+    """`count` of the whole batch, where its parts have some each: for losses that weigh terms by counts."""
+    count = torch.as_tensor(count)
+    return count if _active is None else _active.total(count)
+
+
 class Denominators:
     """The counts of all means in a batch's loss, in the order in which the loss takes them."""
 
@@ -94,6 +100,14 @@ class Denominators:
         self._call += 1
         # The parts' losses are averaged, so each counts for its share only.
         return self.counts[self._call - 1].clamp(min=1).double() / self._parts
+
+    def total(self, count: Tensor) -> Tensor:
+        """The next count of the loss, over all parts."""
+        if not self._parts:
+            self._found.append(count.to(self.counts))
+            return count
+        self._call += 1
+        return self.counts[self._call - 1]
 
     @contextmanager
     def _listening(self) -> Iterator[None]:

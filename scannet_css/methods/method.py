@@ -65,6 +65,10 @@ class Step:
     # add_up(name, compute): the sums of the tensors that `compute(batch)` gives, over the step's scenes as
     # prepared (not augmented, fixed order) and over all processes. Survives being killed. For Fisher terms,
     # prototypes, histograms: whatever a method finds out in `begin` or `end`.
+    tune: Callable[[nn.Module, "Method", int], None] | None = None
+    # tune(module, method, epochs): trains `module`, which gives an Output for a batch's input, by
+    # `method.loss(step, batch, output, None)` for some epochs of the step's batches. For `begin`; killed, it
+    # starts anew and ends the same.
 
     @property
     def channels(self) -> int:
@@ -101,6 +105,7 @@ class Method:
     base: ClassVar[str] = ""  # methods with the same word share their step 0; "": plain cross-entropy
     trains: ClassVar[bool] = True  # False: later steps have no epochs, `end` does the work
     freezes_norms: ClassVar[bool] = False  # batch norms keep their statistics in later steps
+    shows_rest: ClassVar[bool] = False  # what a memory shows no class of is channel 0, not ignored
     reads: ClassVar[
         tuple[str, ...]
     ] = ()  # tensors of `state` that `predict` needs; exported with the weights
@@ -123,8 +128,17 @@ class Method:
 
     def remembered(self, step: Step) -> dict[str, list[str]]:
         """Scene name -> old classes whose labels this step may show in it: what a memory has kept. A scene
-        that is not of this step shows nothing else; the rest of it is ignored."""
+        that is not of this step shows nothing else; the rest of it is ignored, or channel 0 with
+        `shows_rest`."""
         return {}
+
+    def change(
+        self, step: Step, tensors: dict[str, Tensor], table: Tensor, generator: torch.Generator
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """A training scene from step 1 on, before it is augmented and made into a batch, maybe in a worker
+        process: its tensors by their names in Scene, and the channel of each of the data set's labels (256,).
+        Both come back, changed or not; labels that the data set does not have are free for more points."""
+        return tensors, table
 
     def base_loss(self, step: Step, batch: Batch, new: Output) -> LossTerms:
         """The terms of step 0. Whoever changes them, or uses `updated` in step 0, sets `base`."""
@@ -139,6 +153,10 @@ class Method:
         """Whether scores after step `index` are this method's own: from step 1 on, and where base_predict is
         its own."""
         return index > 0 or type(self).base_predict is not Method.base_predict
+
+    def prepare(self, network: nn.Module, protocol: Protocol) -> None:
+        """Called on the fresh network, before the optimiser of step 0 is made: for what step 0 trains beside
+        it. Whoever adds something sets `base`."""
 
     def adapt(self, step: Step) -> None:
         """Called from step 1 on before the optimiser is made, also when a step is resumed: freezes

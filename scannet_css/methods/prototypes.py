@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
+from scannet_css.errors import InputError
 from scannet_css.methods.losses import IGNORE, wide
-from scannet_css.methods.method import Step
+from scannet_css.methods.method import Method, Step
 from scannet_css.scenes.loader import Batch
 from scannet_css.sparse import SparseTensor
 
@@ -37,3 +38,14 @@ def learn_prototypes(step: Step, known: Tensor | None) -> Tensor:
     found = step.add_up("prototypes", sums)
     means = (found["means"] / found["batches"].clamp(min=1)[:, None]).float()
     return means if known is None else torch.cat([known.to(means.device), means[len(known) :]])
+
+
+def recalled(method: Method, step: Step, name: str = "prototypes") -> Tensor:
+    """What `method` remembers under `name`, on the step's device. Raises InputError at step 0, and where the
+    step before has left nothing: prototypes are learnt at the end of a step, for the next."""
+    if step.index == 0 or name not in method.state:
+        raise InputError(
+            f"method {method.name!r}: {name} are asked for at step {step.index}, before any are learnt;"
+            " expected from step 1 on, after an `end` that learns them"
+        )
+    return method.state[name].to(step.device)

@@ -54,18 +54,21 @@ class Level:
 
 @dataclass
 class Output:
-    """logits (N, C) and features (N, F) before the classifier, in the input's rows; levels coarse to fine."""
+    """logits (N, C) and features (N, F) before the classifier, in the input's rows; levels coarse to fine.
+    extra: what a classifier other than the usual one gives beside its logits."""
 
     logits: Tensor
     features: Tensor
     levels: list[Level]
+    extra: Tensor | None = None
 
     def clone(self) -> "Output":
         """The same with tensors of its own; the finest level is `features` again."""
         features = self.features.clone()
         levels = [Level(y.coordinates, y.features.clone(), y.stride) for y in self.levels[:-1]]
         finest = self.levels[-1]
-        return Output(self.logits.clone(), features, [*levels, Level(finest.coordinates, features, 1)])
+        extra = None if self.extra is None else self.extra.clone()
+        return Output(self.logits.clone(), features, [*levels, Level(finest.coordinates, features, 1)], extra)
 
 
 class BasicBlock(nn.Module):
@@ -184,11 +187,13 @@ class MinkUNet(nn.Module):
         out4 = self.block6(beside(self.convtr5p8s2(out8, self.bntr5, relu=True), p4))
         out2 = self.block7(beside(self.convtr6p4s2(out4, self.bntr6, relu=True), p2))
         out1 = self.block8(beside(self.convtr7p2s2(out2, self.bntr7, relu=True), p1))
-        logits = self.final(out1).in_order_of(x).features
+        logits, extra = self.final(out1).in_order_of(x).features, None
+        if logits.shape[1] > self.classes:
+            logits, extra = logits[:, : self.classes], logits[:, self.classes :]
         out1 = out1.in_order_of(x)
 
         levels = [Level(y.coordinates, y.features, y.stride) for y in (out8, out4, out2, out1)]
-        return Output(logits, out1.features, levels)
+        return Output(logits, out1.features, levels, extra)
 
 
 def stage(in_channels: int, channels: int, blocks: int) -> nn.Sequential:

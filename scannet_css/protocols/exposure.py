@@ -6,11 +6,12 @@ Which scenes and labels a step has is asked of the protocol.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 
+from scannet_css.errors import InputError
 from scannet_css.protocols.protocol import BACKGROUND, IGNORE, Protocol
 
 if TYPE_CHECKING:
@@ -93,6 +94,28 @@ def measure_exposure(
         )
         steps.append(StepExposure(step, protocol.steps[step], tuple(e.name for e in entries), groups))
     return steps
+
+
+def measure_recurrence(
+    protocol: Protocol, manifest: "Manifest", split: str = "train"
+) -> dict[str, list[tuple[int, int]]]:
+    """Of the protocol's regime, of overlapped and of partitioned: for every step its scenes, and how many of
+    them an earlier step has had. A regime that the protocol does not have may leave a step none."""
+    found = {}
+    for regime in dict.fromkeys((protocol.regime, "overlapped", "partitioned")):
+        seen: set[str] = set()
+        found[regime] = []
+        for step in range(len(protocol.steps)):
+            try:
+                entries = replace(protocol, regime=regime).scenes(step, manifest, split)
+            except InputError:
+                if regime == protocol.regime:
+                    raise
+                entries = []
+            names = {entry.name for entry in entries}
+            found[regime].append((len(names), len(names & seen)))
+            seen |= names
+    return found
 
 
 def count_instances(labels: torch.Tensor, instances: torch.Tensor, classes: int) -> tuple[int, ...]:

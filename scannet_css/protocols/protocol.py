@@ -14,12 +14,13 @@ import torch
 from scannet_css.classes import BACKGROUND, BACKGROUND_NAME, IGNORE
 from scannet_css.errors import InputError, did_you_mean
 from scannet_css.files import digest
+from scannet_css.protocols.partition import partition
 from scannet_css.strict_json import Name, named, read_file, require
 
 if TYPE_CHECKING:
     from scannet_css.scenes import Manifest, SceneEntry
 
-REGIMES = ("overlapped", "disjoint", "sequential")
+REGIMES = ("overlapped", "disjoint", "sequential", "partitioned")
 UNANNOTATED = ("ignore", "background")
 SHIPPED = Path(__file__).parent
 
@@ -110,25 +111,44 @@ class Protocol:
         """The scenes of `split` that `step` trains on, sorted by name.
 
         Overlapped and sequential: every scene with a point of the step's classes; disjoint: of these, those
-        without a point of a future class. Raises InputError if there is none.
+        without a point of a future class; partitioned: those that `partition` gives to the step, so that no
+        scene is of two. Raises InputError if there is none.
         """
         self.check_dataset(manifest.classes)
         label = {name: c for c, name in enumerate(manifest.classes)}
-        current = [label[name] for name in self.steps[step]]
-        future = self.classes[len(self.seen(step)) :] if self.regime == "disjoint" else ()
-        hidden = [label[name] for name in future]
-        chosen = [
-            entry
-            for entry in manifest.split(split)
-            if any(entry.class_counts[c] for c in current) and not any(entry.class_counts[c] for c in hidden)
-        ]
+        entries = manifest.split(split)
+        if self.regime == "partitioned":
+            steps = {entry.name: self._fitting_steps(entry, label) for entry in entries}
+            owner = partition(steps)
+            chosen = [entry for entry in entries if owner.get(entry.name) == step]
+        else:
+            hidden = self.classes[len(self.seen(step)) :] if self.regime == "disjoint" else ()
+            chosen = [
+                entry
+                for entry in entries
+                if step in self._fitting_steps(entry, label)
+                and not any(entry.class_counts[label[name]] for name in hidden)
+            ]
         if not chosen:
             raise InputError(
                 f"{manifest.folder}: no {split} scene for step {step} of protocol {self.name}; expected one "
                 f"with a point of {', '.join(self.steps[step])}"
-                + (" and none of a later class" if hidden else "")
+                + {
+                    "disjoint": " and none of a later class"
+                    if len(self.seen(step)) < len(self.classes)
+                    else "",
+                    "partitioned": " that no other step has",
+                }.get(self.regime, "")
             )
         return chosen
+
+    def _fitting_steps(self, entry: "SceneEntry", label: dict[str, int]) -> list[int]:
+        """The steps of whose classes the scene has a point."""
+        return [
+            step
+            for step, names in enumerate(self.steps)
+            if any(entry.class_counts[label[name]] for name in names)
+        ]
 
     def check_dataset(self, dataset_classes: Iterable[str]) -> None:
         """Raises InputError unless steps and background together are exactly the classes of the data set."""

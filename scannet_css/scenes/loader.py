@@ -102,8 +102,9 @@ class BatchSet:
     """Batches by number. `identity` = (seed, step, epoch) switches augmentation on.
 
     `label_table` (256,) leads from the data set's labels to channels; `tables` holds those of scenes that
-    have their own. A batch is made in two stages, which may run in different places: `read` and `make`. A
-    batch without scenes is one of no rows: several processes may share fewer scenes than they are.
+    have their own; `change(tensors, table, generator)` may give a scene in training other points. A batch is
+    made in two stages, which may run in different places: `read` and `make`. A batch without scenes is one of
+    no rows: several processes may share fewer scenes than they are.
     """
 
     def __init__(
@@ -115,7 +116,9 @@ class BatchSet:
         identity: tuple[int, ...] | None = None,
         with_elastic: bool = False,
         tables: dict[str, Tensor] | None = None,
+        change: Callable | None = None,
     ) -> None:
+        self.change = change if identity is not None else None
         self.tables = tables or {}
         self.manifest, self.batches, self.label_table, self.inputs = manifest, batches, label_table, inputs
         self.identity, self.with_elastic = identity, with_elastic
@@ -153,11 +156,14 @@ class BatchSet:
         inverse, vertex_labels = [], []
         for number, (entry, tensors) in enumerate(scenes):
             tensors = {name: _sent(tensor, device) for name, tensor in tensors.items()}
+            table = self.tables.get(entry.name, self.label_table).to(device)
+            if self.change is not None:
+                generator = derived_generator(*self.identity, entry.name, "change")
+                tensors, table = self.change(tensors, table, generator)
             try:
                 means, voxels, majority, voxel_of_vertex = self._make_scene(entry.name, tensors)
             except InputError as error:
                 raise InputError(f"{self.manifest.path(entry)}: {error}") from None
-            table = self.tables.get(entry.name, self.label_table).to(device)
             features.append(means)
             coordinates.append(torch.nn.functional.pad(voxels, (1, 0), value=number))
             labels.append(table[majority.long()])

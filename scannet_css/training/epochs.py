@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from scannet_css.training.checkpoint import Checkpoints
 from scannet_css.training.log import MetricsLog, Tracker
 from scannet_css.training.machine import Machine
 from scannet_css.training.recipe import Recipe, make_optimizer, schedule, train_mode
+from scannet_css.training.step.tune import tune
 from scannet_css.training.step.update import Updater
 from scannet_css.training.sums import forget_sums
 
@@ -73,6 +75,7 @@ class StepTrainer:
         base = step.index == 0
         self.epochs = recipe.base_epochs if base else recipe.epochs * method.trains
         self.peak_rate = recipe.base_learning_rate if base else recipe.learning_rate
+        step.tune = partial(tune, self)
         method.adapt(step)
         optimizer = make_optimizer(step.network, recipe, self.peak_rate)
         self.updater = Updater(step, method, recipe, machine, optimizer)
@@ -125,7 +128,7 @@ class StepTrainer:
         if not batches:
             raise InputError(f"method {self.method.name!r}: no scene with a vertex in step {self.step.index}")
         identity = (self.seed, self.step.index, 0)
-        batch = next(self._load(batches[:1], identity))
+        batch = next(self.load(batches[:1], identity))
         whole = self.updater.probe_memory(batch)
         log.info(
             "step %d: the largest batch, %d voxels, fits%s; %.2f GiB at most",
@@ -135,7 +138,7 @@ class StepTrainer:
             self.machine.peak_memory_bytes() / 2**30,
         )
 
-    def _load(self, batches: list[list[SceneEntry]], identity: tuple[int, ...]) -> Iterator[Batch]:
+    def load(self, batches: list[list[SceneEntry]], identity: tuple[int, ...]) -> Iterator[Batch]:
         """This process' shares of the batches, augmented, on its device."""
         fewest = min(map(len, batches), default=distributed.processes())
         if self.recipe.batch_norm == "sync" and fewest < distributed.processes():
@@ -153,6 +156,7 @@ class StepTrainer:
             identity,
             self.recipe.elastic,
             tables=self._remembered_tables(),
+            change=partial(self.method.change, self.step) if self.step.index else None,
         )
         return batches_of(batch_set, self.machine.workers, self.machine.device)
 
@@ -163,13 +167,14 @@ class StepTrainer:
         own = {entry.name for entry in step.scenes}
         for name, classes in self.method.remembered(step).items():
             table = step.protocol.training_table(step.index, self.manifest.classes, classes)
-            tables[name] = table if name in own else torch.where(table == 0, IGNORE, table)
+            shows_all = name in own or self.method.shows_rest
+            tables[name] = table if shows_all else torch.where(table == 0, IGNORE, table)
         return tables
 
     def _run_epoch(self, epoch: int, scenes: list[SceneEntry], bar: tqdm) -> None:
         identity, progress = (self.seed, self.step.index, epoch), self.progress
         batches = plan_batches(shuffled(scenes, *identity, "order"), self.recipe.batch_voxels)
-        loaded = self._load(batches[progress.batches :], identity)
+        loaded = self.load(batches[progress.batches :], identity)
         bar.n = epoch * len(scenes) + sum(map(len, batches[: progress.batches]))
         started = time.perf_counter()
         for number in range(progress.batches, len(batches)):

@@ -87,7 +87,9 @@ class ContinualRun:
     def run(self) -> RunResult:
         """Runs what is missing and returns the results of all steps. Raises InputError, and Stop where a
         signal says so: the run then goes on when it is started again."""
-        network = self.setting.first_network().to(self.machine.device)
+        network = self.setting.first_network()
+        self.method.prepare(network, self.setting.protocol)
+        network = network.to(self.machine.device)
         wanted = {**self.setting.identity(), "method": self.method.name, "settings": self.method.settings()}
         distributed.first_process_first(lambda: claim_folder(self.folder, wanted))
         with alone_in(self.folder, _refuse):

@@ -22,6 +22,8 @@ from scannet_css.errors import InputError
 from scannet_css.files import write_json
 from scannet_css.methods.method import Method, find_method, method_names, options_of
 from scannet_css.network import MinkUNet, Output, build_network
+from scannet_css.network.branched_head import with_branches_of
+from scannet_css.network.head import RESERVE
 from scannet_css.network.weights import HEADER, read_weights, save_weights
 from scannet_css.scenes.loader import input_channels
 from scannet_css.strict_json import Name, Prose, named, read
@@ -116,6 +118,8 @@ def load_trained(path: str | Path, step: int | None = None, method: str | None =
     if step not in (None, about.step):
         raise InputError(f"{file}: holds step {about.step}, not {step}")
     network = build_network(about.network, input_channels(about.inputs), len(about.channels))
+    weights = {name: value for name, value in weights.items() if not name.startswith(f"{RESERVE}.")}
+    with_branches_of(network, weights)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:

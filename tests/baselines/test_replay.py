@@ -95,7 +95,7 @@ def test_the_loader_shows_what_the_memory_kept_and_ignores_the_rest(setting, tmp
     raw = torch.arange(256)  # a table that leaves the data set's labels as they are
     seen = Counter()
     for entry in scenes:
-        (found,) = trainer._load([[entry]], (0, 1, 0))
+        (found,) = trainer.load([[entry]], (0, 1, 0))
         (true,) = BatchSet(manifest, [[entry]], raw, identity=(0, 1, 0))
         for label, shown in zip(true.labels.tolist(), found.labels.tolist(), strict=True):
             name = "" if label == 255 else manifest.classes[label]

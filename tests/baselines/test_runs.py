@@ -23,7 +23,8 @@ RECIPE = Recipe(
     batch_voxels=8000,
     elastic=False,
 )
-OPTIONS = {"replay": {"scenes_kept": 4}, "cfsseg": {"width": 64}}
+MEMORIES = ("replay", "mib-augm", "ssul-m", "climb3d")
+OPTIONS = {**{name: {"scenes_kept": 4} for name in MEMORIES}, "cfsseg": {"width": 64}}
 ALL = [name for name in method_names() if find_method(name).__module__.startswith("baselines.")]
 
 

@@ -2,7 +2,10 @@
 background and 3 + 2 + 1 classes."""
 
 import contextlib
+import functools
+import tempfile
 from collections import defaultdict
+from pathlib import Path
 from types import SimpleNamespace
 
 import torch
@@ -12,6 +15,7 @@ from scannet_css.network import Output, frozen_copy, grow
 from scannet_css.network.minkunet import Level, MinkUNet
 from scannet_css.protocols import Protocol
 from scannet_css.scenes.loader import Batch
+from scannet_css.scenes.store import Scene, SceneEntry, SceneHeader, save_scene, scene_file
 from scannet_css.sparse import BatchNorm, SparseTensor
 
 K, C, F = 4, 6, 6  # channels of teacher and student in step 1, features before the classifier
@@ -25,10 +29,32 @@ PROTOCOL = Protocol(
     unannotated="ignore",
 )
 CLASSES = (*PROTOCOL.classes, *PROTOCOL.background)
-ONLY = SimpleNamespace(name="scene0", class_counts=(1,) * len(CLASSES))
-MANIFEST = SimpleNamespace(folder="toy", classes=CLASSES, split=lambda name: [ONLY])
+ONLY = SimpleNamespace(name="scene0", class_counts=(1,) * len(CLASSES), voxels=1)
+
+
+@functools.cache
+def toy_scene():
+    """Path of a stored scene with one instance."""
+    points = torch.zeros(1, 3)
+    one = torch.zeros(1, dtype=torch.int32)
+    parts = (points, points.byte(), points, one.byte(), one, points.int(), one.byte(), one)
+    scene = Scene("scene0", *(part.clone() for part in parts))
+    counts = (1, *(0,) * (len(CLASSES) - 1))
+    entry = SceneEntry("scene0", "train", scene_file("train", "scene0"), "", 1, 1, counts, 0, {}, True)
+    path = Path(tempfile.mkdtemp()) / "scene0.safetensors"
+    save_scene(path, scene, SceneHeader("a" * 64, {}, entry))
+    return path
+
+
+MANIFEST = SimpleNamespace(
+    folder="toy", classes=CLASSES, split=lambda name: [ONLY], path=lambda entry: toy_scene()
+)
 # Settings that fit these data, and with which a method draws nothing.
-QUIET = {"gua": {"dropout": 0.0}, "replay": {"scenes_kept": 1}, "cfsseg": {"width": 32, "dropout": 0.0}}
+QUIET = {
+    "gua": {"dropout": 0.0},
+    "cfsseg": {"width": 32, "dropout": 0.0},
+    **{name: {"scenes_kept": 1} for name in ("replay", "mib-augm", "ssul-m", "climb3d")},
+}
 
 
 def toy_network(classes=K, seed=0):
@@ -72,8 +98,20 @@ def toy_step(index, network, teacher=None, batches=()):
                 total[key] = total[key] + value if key in total else value
         return total
 
+    def tune(module, method, epochs):
+        for _ in range(epochs):
+            for batch in batches:
+                output = module(SparseTensor(batch.features, batch.coordinates))
+                module.zero_grad(set_to_none=True)
+                sum(method.loss(step, batch, output, None).values()).backward()
+                with torch.no_grad():
+                    for parameter in module.parameters():
+                        parameter -= 0.05 * parameter.grad
+
     device = torch.device("cpu")
-    return Step(index, PROTOCOL, [], network, teacher, device, contextlib.nullcontext, add_up)
+    step = Step(index, PROTOCOL, [], network, teacher, device, contextlib.nullcontext, add_up, tune)
+    step.batches = batches
+    return step
 
 
 def forward(step, batch):
@@ -90,6 +128,7 @@ def at_step_1(method, batch=None, move=0.05):
     a student that has moved by noise. Batch norms stay in eval mode."""
     network = toy_network()
     method.check(PROTOCOL, MANIFEST)
+    method.prepare(network, PROTOCOL)
     first = toy_step(0, network, batches=[toy_batch(BASE_LABELS, seed) for seed in (11, 12)])
     if method.base:
         method.begin(first)

@@ -1,6 +1,8 @@
 """The shipped class lists against the published ones, the tables of a step, its scenes, what is refused."""
 
+import hashlib
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import torch
 from scannet_css.classes import CLASSES
 from scannet_css.errors import InputError
 from scannet_css.protocols import Protocol, load_protocol, protocol_names
+from scannet_css.protocols.partition import partition
 from scannet_css.scenes import Manifest, SceneEntry
 
 # 3DPC-CISS (CVPR 2023), and ScanNet's own order without otherfurniture
@@ -38,6 +41,11 @@ SHIPPED = {
     "scannet/s1-19-1": (S1, (19, 1), ()),
     "scannet/s1-15-1": (S1, (15, 1, 1, 1, 1, 1), ()),
     "scannet/offline": (BY_ID + " otherfurniture", (20,), ()),
+}
+HASHES = {  # records carry them
+    "lgkd-14-5": "d48ed5f9a6a5b14e3db9029be083bcfbd88f8eaacba4ad26c1f00bfeb0e7ce0b",
+    "s0-15-1": "998842f100eeb850b4f790427ef077a64a97fc027feae5393dbdcf1f9d658639",
+    "three-steps-sequential": "8a44b8a75cdb5a648899a971f4d21c2d9d89c1d9ef5faab70db8c1434e168545",
 }
 TOY = ("wall", "floor", "chair", "sofa", "lamp")
 
@@ -155,6 +163,66 @@ def test_scenes_of_a_step():
         assert [chosen(protocol, step, manifest) for step in range(3)] == [[0, 1, 2], [1, 3, 5], [2, 3]]
     protocol = toy(regime="disjoint")
     assert [chosen(protocol, step, manifest) for step in range(3)] == [[0], [1, 5], [2, 3]]
+
+
+def test_partitioned_scenes_are_of_one_step_each():
+    present = ["wall", "wall chair", "floor sofa", "chair sofa lamp", "lamp", "chair", "", "wall chair sofa"]
+    manifest = toy_manifest(*present)
+    steps = [chosen(toy(regime="partitioned"), step, manifest) for step in range(3)]
+    assert sorted(scene for names in steps for scene in names) == [0, 1, 2, 3, 5, 7]
+    overlapped = [chosen(toy(), step, manifest) for step in range(3)]
+    assert all(set(mine) <= set(all_of_them) for mine, all_of_them in zip(steps, overlapped, strict=True))
+    assert [len(names) for names in steps] == [2, 2, 2]  # 4, 4 and 3 fit
+    backwards = dict(reversed(manifest.scenes.items()))
+    again = replace(manifest, scenes=backwards)
+    assert [chosen(toy(regime="partitioned"), step, again) for step in range(3)] == steps
+    table = toy(regime="partitioned").training_table(1, TOY)
+    assert table[[0, 1, 2, 3, 4, 255]].tolist() == [0, 0, 3, 0, 0, 255]
+
+
+def test_a_partition_is_pinned():
+    """Fewest steps first, then by hash, each to the emptiest of its steps."""
+    hashes = {name: hashlib.sha256(name.encode()).hexdigest() for name in "abcdef"}
+    steps = {"a": [0, 1, 2], "b": [0], "c": [1], "d": [0], "e": [0, 1], "f": [1, 0], "g": []}
+    counts, expected = [0, 0, 0], {}
+    for group in ("bcd", "ef", "a"):
+        for name in sorted(group, key=hashes.get):
+            fewest = min(counts[step] for step in steps[name])
+            expected[name] = min(step for step in steps[name] if counts[step] == fewest)
+            counts[expected[name]] += 1
+    assert partition(steps) == expected
+    assert counts == [3, 2, 1]
+    assert partition({"scene0000_00": [0, 1], "scene0001_00": [0, 1], "scene0002_00": [1]}) == {
+        "scene0002_00": 1,
+        "scene0000_00": 0,
+        "scene0001_00": 0,
+    }
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_partition_is_as_even_as_its_scenes_allow(seed):
+    """Any step may take a scene: then numbers differ by one at most. Rare steps get all that they can."""
+    names = [f"scene{seed}{number:03d}_00" for number in range(100)]
+    numbers = Counter(partition(dict.fromkeys(names, (0, 1, 2))).values())
+    assert sorted(numbers.values()) == [33, 33, 34]
+    rare = {name: (0, 1) if number < 5 else (0,) for number, name in enumerate(names)}
+    assert Counter(partition(rare).values()) == {0: 95, 1: 5}
+
+
+def test_the_hash_of_a_protocol_is_what_it_was():
+    hashes = {name: load_protocol(name).hash for name in ("lgkd-14-5", "s0-15-1", "three-steps-sequential")}
+    assert hashes == HASHES
+    assert toy(regime="partitioned").hash != toy().hash
+
+
+def test_a_partition_that_leaves_a_step_without_a_scene_is_refused():
+    message = str(
+        pytest.raises(InputError, toy(regime="partitioned").scenes, 1, toy_manifest("wall chair")).value
+    )
+    assert message == (
+        "prepared: no train scene for step 1 of protocol toy; expected one with a point of chair that no"
+        " other step has"
+    )
 
 
 def test_scenes_of_a_split():

@@ -80,3 +80,31 @@ def test_bad_input_is_one_line_and_writes_nothing(command_line, small_set, tmp_p
     done = command_line("tools/show_protocol.py", *fixed, *options)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and message in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_scenes_that_come_back_are_drawn_beside_those_of_other_regimes(shown):
+    _, folder = shown
+    content = json.loads((folder / "exposure.json").read_text())
+    recurrence, steps = content["recurrence"], content["steps"]
+    assert list(recurrence) == ["overlapped", "partitioned"]
+    seen = set()
+    for step, (scenes, again) in zip(steps, recurrence["overlapped"], strict=True):
+        assert scenes == len(step["scenes"]) and again == len(seen & set(step["scenes"]))
+        seen |= set(step["scenes"])
+    assert any(again for _, again in recurrence["overlapped"])
+    assert all(again == 0 for _, again in recurrence["partitioned"])
+    assert sum(scenes for scenes, _ in recurrence["partitioned"]) == len(seen)
+    picture = ElementTree.parse(folder / "exposure.svg").getroot()
+    widths = {
+        name: [
+            float(bar.get("width")) for bar in picture.iter(f"{NAMESPACE}rect") if bar.get("class") == name
+        ]
+        for name in ("first", "again")
+    }
+    numbers = [one for regime in recurrence.values() for one in regime]
+    most = max(scenes for scenes, _ in numbers)
+    assert widths["again"] == pytest.approx([568 * again / most for _, again in numbers], abs=0.06)
+    assert widths["first"] == pytest.approx([568 * (n - again) / most for n, again in numbers], abs=0.06)
+    texts = [text.text for text in picture.iter(f"{NAMESPACE}text")]
+    assert "scenes, overlapped" in texts and "scenes, partitioned" in texts
+    assert "## Scenes that come back" in (folder / "exposure.md").read_text()

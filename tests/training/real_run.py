@@ -15,7 +15,8 @@ from scannet_css.training.checkpoint import load_checkpoint
 ROOT = Path(__file__).parents[2]
 NAME = "synthetic/three-steps/{}/minkunet14s-seed0"
 # Settings that fit the small set
-OPTIONS = {"replay": ("--scenes-kept", 4), "cfsseg": ("--width", 64)}
+MEMORIES = ("replay", "mib-augm", "ssul-m", "climb3d")
+OPTIONS = {**dict.fromkeys(MEMORIES, ("--scenes-kept", 4)), "cfsseg": ("--width", 64)}
 TIMES = ("seconds", "peak_memory_bytes", "created", "speed", "log_bytes")
 
 

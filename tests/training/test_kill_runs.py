@@ -23,7 +23,8 @@ from tests.training.real_run import ROOT
 DRIVER = ROOT / "tests" / "training" / "killed_at.py"
 # A point that a run comes to only if its method looks at scenes before or after a step
 LOOKING = "a method finds something out"
-WITHOUT_A_LOOK = ("rcil", "lgkd+rcil", "pi", "rw", "replay")  # their `end` goes over no scenes
+# Their `begin` and `end` go over no scenes.
+WITHOUT_A_LOOK = ("rcil", "lgkd+rcil", "pi", "rw", "replay", "ewf", "lgkd+ewf", "mib-augm", "ssul-m", "eir")
 HOOKS = ("begin", "end", "adapt", "updated", "predict")
 # One for each mechanism: none, sums before a step, exchanged modules, what every update adds up.
 FEW = ("finetune", "lgkd+plop3d", "rcil", "rw")
