@@ -206,7 +206,7 @@ def environment(device: torch.device | str = "cpu", dtype: torch.dtype = torch.f
         "python": platform.python_version(),
         "platform": as_text(platform.platform()),
         "device": as_text(torch.cuda.get_device_name(device) if device.type == "cuda" else processor()),
-        **engine_facts(device, dtype),
+        **{name: told and as_text(told) for name, told in engine_facts(device, dtype).items()},
         "threads": torch.get_num_threads(),
         "processes": distributed.processes(),
         "commit": commit,

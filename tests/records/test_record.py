@@ -8,6 +8,7 @@ import pytest
 from scannet_css.errors import InputError
 from scannet_css.metrics import summarise
 from scannet_css.records.record import Record, environment, load_record, save_record
+from scannet_css.sparse.engines import choice
 
 PAYLOADS = [
     "=cmd|' /C calc'!A0",
@@ -94,6 +95,16 @@ def test_tuples_in_memory_become_lists_on_disk(record, tmp_path):
 
 def test_own_environment_is_accepted(value):
     assert Record.from_json(with_change(value(), ("environment",), environment())).environment.threads >= 1
+
+
+def test_where_the_native_engine_was_not_built_a_record_says_why_in_words_that_are_read(value, monkeypatch):
+    reason = "its library was not built: no C++ compiler? pip install -e . | see docs/sparse.md"
+    monkeypatch.setattr(choice.load_engine("native"), "unavailable", lambda device, dtype: reason)
+    choice._engine.cache_clear()
+    found = environment()
+    choice._engine.cache_clear()
+    assert (found["engine"], found["vectors"]) == ("torch", None) and "no C++ compiler" in found["not_native"]
+    assert Record.from_json(with_change(value(), ("environment",), found)).environment.threads >= 1
 
 
 CHANGES = [
