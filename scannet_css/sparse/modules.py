@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from scannet_css.errors import InputError
 from scannet_css.sparse.conv import convolve, convolve_without_gradient, runs_pointwise
 from scannet_css.sparse.maps import KernelMap
-from scannet_css.sparse.norm import batch_norm, finished
+from scannet_css.sparse.norm import batch_norm
+from scannet_css.sparse.tail import finished
 from scannet_css.sparse.tensor import SparseTensor
 
 CONVOLUTIONS = ((1, 1), (3, 1), (5, 1), (2, 2), (3, 2))  # (kernel size, stride)
@@ -67,7 +68,7 @@ class _Convolution(nn.Module):
             out = out + self.bias
         if norm is not None:
             return norm.normalise(out, residual, relu)
-        return finished(out, residual, relu)
+        return finished(out, None, residual, relu)
 
     def _run_in_one_pass(
         self,
@@ -185,9 +186,9 @@ class BatchNorm(nn.Module):
         if len(features) == 1 and not isinstance(bn, nn.SyncBatchNorm):  # which sees other processes' rows
             running = bn.running_mean, bn.running_var
             out = F.batch_norm(features, *running, bn.weight, bn.bias, training=False, eps=bn.eps)
-            return finished(out, residual, relu)
+            return finished(out, None, residual, relu)
         if not self.training or features.device.type != "cpu":
-            return finished(bn(features), residual, relu)
+            return finished(bn(features), None, residual, relu)
         out, mean, variance = batch_norm(features, bn.weight, bn.bias, bn.eps, residual, relu)
         unbiased = variance * (len(features) / (len(features) - 1))
         bn.running_mean.lerp_(mean.to(bn.running_mean.dtype), bn.momentum)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from scannet_css.sparse.engines.choice import engine_for
+from scannet_css.sparse.tail import finished
 
 CHUNK_NUMBERS = 1 << 17  # of a chunk of rows, which then stays in the cache
 
@@ -22,14 +23,7 @@ def batch_norm(
     if of_engine is not None:
         return of_engine.apply(x, weight, bias, eps, residual, relu)
     out, mean, variance = ExactBatchNorm.apply(x, weight, bias, eps)
-    return finished(out, residual, relu), mean, variance
-
-
-def finished(out: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
-    """relu(out + residual), in the memory of `out`."""
-    if residual is not None:
-        out = out.add_(residual)
-    return out.relu_() if relu else out
+    return finished(out, None, residual, relu), mean, variance
 
 
 class ExactBatchNorm(torch.autograd.Function):

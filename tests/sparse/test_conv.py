@@ -10,22 +10,23 @@ import torch.nn.functional as F
 
 from scannet_css.sparse import Conv3d, ConvTranspose3d, SparseTensor
 from scannet_css.sparse.engines import torch_engine
+from scannet_css.sparse.engines.choice import choose_engine
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden/minkowski.npz", allow_pickle=False)
 
 
-@pytest.fixture(params=["wide", "paired", "chosen"])
+@pytest.fixture(params=["wide", "paired", "torch", "chosen"])
 def way(request, monkeypatch):
-    """Each way to run a map, in many small chunks; and the engine's own choice."""
-    if request.param != "chosen":
-        share = 0.0 if request.param == "wide" else 2.0
-        for name, value in {"WIDE_SHARE": share, "WIDE_SHARE_PLAIN": share, "STEM_CHANNELS": 0}.items():
+    """Each way in which torch's engine runs a map, in many small chunks; its own choice; and the engine that
+    is chosen where nothing is."""
+    choose_engine("auto" if request.param == "chosen" else "torch")
+    if request.param in ("wide", "paired"):
+        values = {"WIDE_SHARE": 0.0 if request.param == "wide" else 2.0, "STEM_CHANNELS": 0}
+        sizes = {"WIDE_NUMBERS": 1, "WIDE_ROWS": 64, "PAIRED_ROWS": 64}
+        for name, value in (values | sizes).items():
             monkeypatch.setattr(torch_engine, name, value)
-        monkeypatch.setattr(torch_engine, "WIDE_SHARE_PER_CHANNEL", 0.0)
-        sizes = {"WIDE_NUMBERS": 1, "WIDE_ROWS": 64, "WIDE_STEP": 16, "PAIRED_ROWS": 64, "PAIRED_STEP": 8}
-        for name, value in sizes.items():
-            monkeypatch.setattr(torch_engine, name, value)
-    return request.param
+    yield request.param
+    choose_engine("auto")
 
 
 def grid(*ranges):

@@ -244,7 +244,7 @@ def test_a_whole_step_has_the_same_bits_on_any_number_of_threads(chosen):
 def test_every_gradient_of_a_smooth_step_is_that_of_float64(chosen, monkeypatch):
     """softplus in the place of ReLU: where an activation next to zero may turn, errors cannot be seen."""
 
-    def smooth(out, residual, relu):
+    def smooth(out, bias, residual, relu):
         out = out if residual is None else out + residual
         return F.softplus(out) if relu else out
 
@@ -255,7 +255,7 @@ def test_every_gradient_of_a_smooth_step_is_that_of_float64(chosen, monkeypatch)
             mean, variance = x.mean(0).detach(), x.var(0, unbiased=False).detach()
         else:
             out, mean, variance = function.apply(x, weight, bias, eps, None, False)
-        return smooth(out, residual, relu), mean, variance
+        return smooth(out, None, residual, relu), mean, variance
 
     monkeypatch.setattr("scannet_css.sparse.modules.finished", smooth)
     monkeypatch.setattr("scannet_css.sparse.modules.batch_norm", separate)

@@ -7,13 +7,14 @@ float32.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from scannet_css.sparse.maps import KernelMap
+from scannet_css.sparse.pairs import Pairs, pairs_of
+from scannet_css.sparse.tail import finished
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 ALIGNMENT = 16  # bytes: every row of an operand must begin at a multiple
@@ -53,15 +54,11 @@ def convolve(
     features, kernel = _aligned(features), _aligned(kernel)
     kernel = F.pad(kernel, (0, 0, 0, features.shape[1] - kernel.shape[1]))
     out = features.new_empty(kernel_map.outputs, out_channels)
-    for pairs in _plan(kernel_map):
-        products = F.grouped_mm(features.index_select(0, pairs.sources), kernel, offs=pairs.ends)
+    for pairs, ends in _pairs(kernel_map):
+        products = F.grouped_mm(features.index_select(0, pairs.sources), kernel, offs=ends)
         total = F.embedding_bag(pairs.members, products, pairs.starts, mode="sum")
         out[pairs.rows] = total[:, :out_channels]
-    if bias is not None:
-        out += bias
-    if residual is not None:
-        out += residual
-    return out.relu_() if relu else out
+    return finished(out, bias, residual, relu)
 
 
 def gradients(
@@ -87,10 +84,10 @@ def _kernel_gradient(features: Tensor, gradient: Tensor, kernel_map: KernelMap) 
     features, gradient = _aligned(features), _aligned(gradient)
     shape = kernel_map.offsets, features.shape[1], gradient.shape[1]
     total = features.new_zeros(shape, dtype=torch.float32)
-    for pairs in _plan(kernel_map):
+    for pairs, ends in _pairs(kernel_map):
         left = features.index_select(0, pairs.sources).float()
         right = gradient.index_select(0, pairs.targets).float()
-        total += F.grouped_mm(left.t(), right, offs=pairs.ends)
+        total += F.grouped_mm(left.t(), right, offs=ends)
     return total[:, :in_channels, :out_channels]
 
 
@@ -101,36 +98,7 @@ def _aligned(x: Tensor) -> Tensor:
     return F.pad(x, (0, -x.shape[-1] % step))
 
 
-@dataclass
-class Pairs:
-    """The pairs of a slice of R output rows, P of them, ordered by (offset, output row)."""
-
-    rows: slice
-    ends: Tensor  # (O,) int32 where each offset's pairs end
-    sources: Tensor  # (P,) int32 input row of each pair
-    targets: Tensor  # (P,) int32 output row of each pair
-    members: Tensor  # (P,) int32 the pairs ordered by (output row, offset), as positions in the order above
-    starts: Tensor  # (R,) int32 where each output row's members begin
-
-
-def _plan(kernel_map: KernelMap) -> list[Pairs]:
-    if ("grouped",) not in kernel_map.plans:
-        kernel_map.plans["grouped",] = list(_cut(kernel_map.table))
-    return kernel_map.plans["grouped",]
-
-
-def _cut(table: Tensor) -> Iterator[Pairs]:
-    rows = max(1, TABLE_ENTRIES // len(table))
-    for start in range(0, table.shape[1], rows):
-        part = table[:, start : start + rows]
-        exists = part >= 0
-        row = exists.nonzero()[:, 1]
-        per_row = exists.sum(0)
-        yield Pairs(
-            rows=slice(start, start + part.shape[1]),
-            ends=exists.sum(1).cumsum(0).int(),
-            sources=part[exists],
-            targets=(row + start).int(),
-            members=torch.sort(row, stable=True).indices.int(),
-            starts=(per_row.cumsum(0) - per_row).int(),
-        )
+def _pairs(kernel_map: KernelMap) -> Iterator[tuple[Pairs, Tensor]]:
+    """The map's pairs in slices, and where each offset's end (O,) int32."""
+    for pairs in pairs_of(kernel_map, max(1, TABLE_ENTRIES // kernel_map.offsets)):
+        yield pairs, pairs.counts.cumsum(0).int()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from scannet_css.sparse.coordinates import unpack
 from scannet_css.sparse.maps import KernelMap
+from scannet_css.sparse.tail import finished
 
 
 def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
@@ -38,11 +39,7 @@ def convolve(
     operands = features.contiguous(), kernel.contiguous()
     expands_coordinates = False
     out = plan.forward(*operands, *plan.shape, expands_coordinates, *plan.place)
-    if bias is not None:
-        out += bias
-    if residual is not None:
-        out += residual
-    return out.relu_() if relu else out
+    return finished(out, bias, residual, relu)
 
 
 def gradients(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from scannet_css.sparse.maps import KernelMap
+from scannet_css.sparse.tail import finished
 
 TYPES = {"cpu": (torch.float32,), "cuda": (torch.float32, torch.float16)}
 
@@ -48,11 +49,7 @@ def convolve(
     out = _spconv().indice_conv(
         features, filters, pairs, counts, kernel_map.outputs, subm=kernel_map.is_centred
     )
-    if bias is not None:
-        out += bias
-    if residual is not None:
-        out += residual
-    return out.relu_() if relu else out
+    return finished(out, bias, residual, relu)
 
 
 def gradients(
