@@ -42,7 +42,7 @@ class WheelForEveryPython(bdist_wheel):
 
 setup(
     name="scannet-css",
-    version="0.1.0",
+    version="0.2.0",
     description="Continual semantic segmentation on ScanNet: one protocol, every method, one table",
     license="MIT",
     python_requires=">=3.10",

@@ -2,7 +2,7 @@
 
 import os
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # How long one of OpenMP's threads spins, waiting for the others, before it sleeps: some 20 microseconds, not
 # milliseconds. Where other programs keep the cores busy, a spinning thread burns the very time slice that the
