@@ -86,7 +86,8 @@ _NAMES = {
 
 def as_text(name: str) -> str:
     """A machine's own name made to follow TEXT_RULE."""
-    kept = re.sub(r"[^A-Za-z0-9 ._\-+()/,:]+", "", name).replace("//", "/")
+    kept = re.sub(r"[^A-Za-z0-9 ._\-+()/,:]+", "", name)
+    kept = re.sub(r"/{2,}", "/", re.sub(r"[wW]{3,}\.", "w.", kept))
     return kept.strip(" +-")[:LONGEST_TEXT].strip() or "unknown"
 
 

@@ -161,7 +161,10 @@ def _make_row(group: list[Record], splits: Mapping[str, Split]) -> Row:
         if len(runs) > 1:
             flags.append(f"seed {seed} has {len(runs)} different runs, the newest is used")
     newest = [
-        max(runs.values(), key=lambda one: (one.created, one.hash)) for _, runs in sorted(by_seed.items())
+        max(runs.items(), key=lambda item: (item[1].created, item[0]))[
+            1
+        ]  # the hash decides between equal times
+        for _, runs in sorted(by_seed.items())
     ]
     seeds = defaultdict(list)
     for record in newest:

@@ -6,6 +6,7 @@ in the order in which they arrive, so channels keep their number from then on. L
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -224,6 +225,7 @@ def load_protocol(name: str | Path) -> Protocol:
     return _read(SHIPPED / f"{matches[0]}.json")
 
 
+@cache
 def protocol_names() -> tuple[str, ...]:
     """The names of the protocols that come with the package, sorted."""
     return tuple(sorted(str(path.relative_to(SHIPPED).with_suffix("")) for path in SHIPPED.glob("*/*.json")))

@@ -9,6 +9,7 @@ from scannet_css.errors import InputError
 from scannet_css.metrics import summarise
 from scannet_css.records.record import Record, environment, load_record, save_record
 from scannet_css.sparse.engines import choice
+from scannet_css.strict_json import as_text
 
 PAYLOADS = [
     "=cmd|' /C calc'!A0",
@@ -105,6 +106,11 @@ def test_where_the_native_engine_was_not_built_a_record_says_why_in_words_that_a
     choice._engine.cache_clear()
     assert (found["engine"], found["vectors"]) == ("torch", None) and "no C++ compiler" in found["not_native"]
     assert Record.from_json(with_change(value(), ("environment",), found)).environment.threads >= 1
+
+
+@pytest.mark.parametrize("name", [*PAYLOADS, "///home", "a www.x", "wWww.", "- + x"])
+def test_what_a_machine_says_of_itself_can_be_recorded(value, name):
+    assert Record.from_json(with_change(value(), ("environment", "device"), as_text(name)))
 
 
 CHANGES = [
