@@ -5,18 +5,16 @@ class c): 10,582 images for training (VOC and SBD), 1,449 for validation. The ex
 those of the lists that MiB (CVPR 2020) published.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-import scannet_css
+from scannet_css.classes import CLASS_LISTS
 from scannet_css.protocols import load_protocol, protocol_names
 from scannet_css.scenes import Manifest, SceneEntry
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "voc_image_classes.npz"
-LISTS = Path(scannet_css.__file__).parent / "class_lists"
 CUTS = {
     "voc": {"19-1": (19, 1), "15-5": (15, 5), "15-1": (15, *[1] * 5), "10-1": (10, *[1] * 10)},
     "ade20k": {
@@ -45,8 +43,7 @@ IMAGES = {
 
 
 def classes_of(dataset):
-    rows = json.loads((LISTS / f"{dataset}.json").read_text(encoding="utf-8"))["classes"]
-    return tuple(row["name"] for row in rows)
+    return CLASS_LISTS[dataset].names
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from scannet_css.errors import InputError
-from scannet_css.raw.ade20k import ADE20KReader
-from scannet_css.raw.camvid import CamVidReader
-from scannet_css.raw.image_files import images_in, open_photo, read_label_ids, read_photo
-from scannet_css.raw.scannet_frames import ScanNetFramesReader
-from scannet_css.raw.voc import VOCReader
+from scannet_css.raw.images.ade20k import ADE20KReader
+from scannet_css.raw.images.camvid import CamVidReader
+from scannet_css.raw.images.image_files import images_in, open_photo, read_label_ids, read_photo
+from scannet_css.raw.images.scannet_frames import ScanNetFramesReader
+from scannet_css.raw.images.voc import VOCReader
 from tests.fixtures import raw_images as made
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scannet_css.classes import NYU40_IDS
+from scannet_css.classes import SCANNET20
 from scannet_css.errors import InputError
-from scannet_css.raw.scannet_frames import ScanNetFramesReader
+from scannet_css.raw.images.scannet_frames import ScanNetFramesReader
 from scannet_css.synthetic.cameras import HEIGHTS, choose_cameras
 from scannet_css.synthetic.rooms import make_room
 from scannet_css.synthetic.scanning import categories
@@ -181,7 +181,7 @@ def test_the_files_are_what_the_reader_of_frames_reads(tmp_path):
     view = make_views(7, "train", 1, 2, *SIZE)[1]
     image = reader.read(sources["scene0001_00_000001"])
     table = np.full(256, 255, np.uint8)
-    table[list(NYU40_IDS)] = np.arange(20)
+    table[list(SCANNET20.ids)] = np.arange(20)
     assert np.array_equal(image.labels, table[view.nyu40]) and image.size == (30, 40)
     folder = tmp_path / "scene0001_00"
     depth = np.asarray(Image.open(folder / "depth/000001.png"))

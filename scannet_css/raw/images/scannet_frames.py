@@ -11,14 +11,14 @@ its data set is called so.
 import json
 from pathlib import Path
 
-from scannet_css.classes import CLASSES, NYU40_IDS
+from scannet_css.classes import SCANNET20
 from scannet_css.errors import InputError
-from scannet_css.raw.image_files import LabelIds, RawImage, check_labels, images_in, read_image
+from scannet_css.raw.images.image_files import LabelIds, RawImage, check_labels, images_in, read_image
 from scannet_css.raw.scan import Found, Source
 from scannet_css.raw.scannet import SCAN_NAME, SPLITS, read_lists
 
 _NYU40 = range(41)  # 0: nobody labelled it
-_IDS = LabelIds(NYU40_IDS, tuple(i for i in _NYU40 if i not in NYU40_IDS), most_unknown=3)
+_IDS = LabelIds(SCANNET20.ids, tuple(i for i in _NYU40 if i not in SCANNET20.ids), most_unknown=3)
 VIEWS = "synthetic.json"
 
 
@@ -31,7 +31,7 @@ class ScanNetFramesReader:
     """Reads a folder of scans with color/ and label/. See Reader in scan.py."""
 
     domain = "images"
-    classes = CLASSES
+    classes = SCANNET20.names
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)

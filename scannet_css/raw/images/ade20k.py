@@ -7,15 +7,16 @@
 are (MiB, PLOP, LGKD). The full release, with 3,000 classes coded in colours, is another data set.
 """
 
-import json
 from pathlib import Path
 
+from scannet_css.classes import CLASS_LISTS
 from scannet_css.errors import InputError
-from scannet_css.raw.image_files import LabelIds, RawImage, check_labels, images_in, read_image
+from scannet_css.raw.images.image_files import LabelIds, RawImage, check_labels, images_in, read_image
 from scannet_css.raw.scan import Found, Source
 
-_FACTS = json.loads((Path(__file__).parents[1] / "class_lists" / "ade20k.json").read_text(encoding="utf-8"))
-_IDS = LabelIds(tuple(row["id"] for row in _FACTS["classes"]), tuple(_FACTS["ignored_ids"]))
+_CLASSES = CLASS_LISTS["ade20k"]
+_IMAGES = {"train": 20_210, "val": 2_000}  # of the data set
+_IDS = LabelIds(_CLASSES.ids, _CLASSES.ignored_ids)
 _ROOT = "ADEChallengeData2016"
 _FOLDERS = {"train": "training", "val": "validation"}
 _FULL_RELEASE = ("index_ade20k.mat", "index_ade20k.pkl")
@@ -31,7 +32,7 @@ class ADE20KReader:
 
     dataset = "ade20k"
     domain = "images"
-    classes = tuple(row["name"] for row in _FACTS["classes"])
+    classes = _CLASSES.names
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
@@ -54,7 +55,7 @@ class ADE20KReader:
         if not sources:
             raise InputError(f"{root}: no images; expected files like images/training/ADE_train_00000001.jpg")
         check_labels([source.files[1] for source in sources], _IDS)
-        return Found(sources, absent=missing(sources, _FACTS["images"]), findings={"lone_labels": alone})
+        return Found(sources, absent=missing(sources, _IMAGES), findings={"lone_labels": alone})
 
     def read(self, source: Source) -> RawImage:
         """One image with its label."""

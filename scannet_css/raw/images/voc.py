@@ -11,7 +11,6 @@ The usual training set has 10,582 images: VOC train (1,464), and SBD's train and
 pictures in VOC's colours; 255, the outline of objects, is ignored.
 """
 
-import json
 import re
 import struct
 import zlib
@@ -20,9 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
+from scannet_css.classes import CLASS_LISTS
 from scannet_css.errors import InputError
-from scannet_css.raw.ade20k import missing
-from scannet_css.raw.image_files import (
+from scannet_css.raw.images.ade20k import missing
+from scannet_css.raw.images.image_files import (
     LabelIds,
     RawImage,
     check_labels,
@@ -32,8 +32,9 @@ from scannet_css.raw.image_files import (
 )
 from scannet_css.raw.scan import Found, Source
 
-_FACTS = json.loads((Path(__file__).parents[1] / "class_lists" / "voc.json").read_text(encoding="utf-8"))
-_OUTLINE = (224, 224, 192)  # the colour of 255
+_CLASSES = CLASS_LISTS["voc"]
+_IMAGES = {"train": 10_582, "val": 1_449}  # of the data set
+_BLACK, _OUTLINE = (0, 0, 0), (224, 224, 192)  # the colours of 0 and 255
 _SETS = "ImageSets/Segmentation"
 _TRAIN_LISTS = ("train_aug.txt", "trainaug.txt")
 _LIST_FOLDERS = ("list", "lists", "ImageSets/SegmentationAug", _SETS, ".")
@@ -61,10 +62,8 @@ def read_mask(path: Path, colours: Mapping[tuple[int, int, int], int]) -> np.nda
     return ids
 
 
-_COLOURS = {tuple(row["colour"]): row["id"] for row in _FACTS["classes"]} | {_OUTLINE: 255}
-_IDS = LabelIds(
-    tuple(row["id"] for row in _FACTS["classes"]), tuple(_FACTS["ignored_ids"]), _COLOURS, decode=read_mask
-)
+_COLOURS = dict(zip(_CLASSES.colours[1:], _CLASSES.ids[1:], strict=True)) | {_BLACK: 0, _OUTLINE: 255}
+_IDS = LabelIds(_CLASSES.ids, _CLASSES.ignored_ids, _COLOURS, decode=read_mask)
 
 
 def matches(path: Path) -> bool:
@@ -77,7 +76,7 @@ class VOCReader:
 
     dataset = "voc"
     domain = "images"
-    classes = tuple(row["name"] for row in _FACTS["classes"])
+    classes = _CLASSES.names
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
@@ -109,7 +108,7 @@ class VOCReader:
                 photo = photos.get(name) or _expected_photo(name, self._folder, sbd)
                 sources.append(Source(name, split, (photo, mask)))
         check_labels([source.files[1] for source in sources], _IDS)
-        absent = missing(sources, _FACTS["images"])
+        absent = missing(sources, _IMAGES)
         findings["listed_without_mask"] = without
         if joint is None and sbd is None:
             findings["without_sbd"] = absent["train"]

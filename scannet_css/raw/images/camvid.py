@@ -7,16 +7,17 @@ Its lists hold paths of another machine and say nothing that the folders do not.
 release, colours of 32 classes, are refused.
 """
 
-import json
 from pathlib import Path
 
+from scannet_css.classes import CLASS_LISTS
 from scannet_css.errors import InputError
-from scannet_css.raw.ade20k import missing
-from scannet_css.raw.image_files import LabelIds, RawImage, check_labels, images_in, read_image
+from scannet_css.raw.images.ade20k import missing
+from scannet_css.raw.images.image_files import LabelIds, RawImage, check_labels, images_in, read_image
 from scannet_css.raw.scan import Found, Source
 
-_FACTS = json.loads((Path(__file__).parents[1] / "class_lists" / "camvid.json").read_text(encoding="utf-8"))
-_IDS = LabelIds(tuple(row["id"] for row in _FACTS["classes"]), tuple(_FACTS["ignored_ids"]))
+_CLASSES = CLASS_LISTS["camvid"]
+_IMAGES = {"train": 367, "val": 101, "test": 233}  # of the data set
+_IDS = LabelIds(tuple(raw for (raw,) in _CLASSES.raw_ids), _CLASSES.ignored_ids)
 _SPLITS = ("train", "val", "test")
 
 
@@ -30,7 +31,7 @@ class CamVidReader:
 
     dataset = "camvid"
     domain = "images"
-    classes = tuple(row["name"] for row in _FACTS["classes"])
+    classes = _CLASSES.names
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
@@ -49,7 +50,7 @@ class CamVidReader:
         if not sources:
             raise InputError(f"{root}: no images; expected files like train/0001TP_006690.png")
         check_labels([source.files[1] for source in sources], _IDS)
-        return Found(sources, absent=missing(sources, _FACTS["images"]), findings={"lone_labels": alone})
+        return Found(sources, absent=missing(sources, _IMAGES), findings={"lone_labels": alone})
 
     def read(self, source: Source) -> RawImage:
         """One image with its label."""
