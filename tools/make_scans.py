@@ -1,7 +1,8 @@
-"""Makes synthetic scans in ScanNet's raw format.
+"""Makes synthetic scans in ScanNet's raw format, or views of the same rooms in the format of its frames.
 
     python tools/make_scans.py --out data/synthetic/scans --train 40 --val 12 --seed 0
-    python tools/make_scans.py --out /tmp/small --train 40 --val 12 --vertices 20000
+    python tools/make_scans.py --out data/small --train 40 --val 12 --vertices 20000
+    python tools/make_scans.py --out data/views --train 40 --val 12 --views 14
 
 A second run makes only what is missing; a larger --train or --val extends the set.
 """
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 
 from scannet_css.commands import Parser, run_command
 from scannet_css.synthetic.scans import make_set
+from scannet_css.synthetic.views import make_view_set
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -30,11 +32,18 @@ def main(arguments: Sequence[str]) -> int:
         "--vertices", type=int, default=130_000, help="median per scan (default: %(default)s)"
     )
     parser.add_argument(
+        "--views", type=int, help="of each room, instead of a scan: labelled photos of 160 x 120, and depth"
+    )
+    parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)"
     )
     options = parser.parse_args(arguments)
-    made = make_set(options.out, options.train, options.val, options.seed, options.vertices, options.workers)
-    print(f"{options.out}: {made} scans made, {options.train + options.val - made} there already")
+    rooms, size = (options.out, options.train, options.val, options.seed), options.train + options.val
+    if options.views is None:
+        made, what = make_set(*rooms, options.vertices, options.workers), "scans"
+    else:
+        made, what = make_view_set(*rooms, options.views, workers=options.workers), "rooms' views"
+    print(f"{options.out}: {made} {what} made, {size - made} there already")
     return 0
 
 

@@ -32,6 +32,14 @@ FINDINGS = {
     "cut_faces": "faces of other than three corners; cut into triangles, or left out",
     "no_faces": "meshes without faces; their normals are zero",
     "repeated_rows": "rows of the label table that say what an earlier one says; dropped",
+    "turned_photos": "photos turned as EXIF says, since their labels are of that size",
+    "photos_left_as_stored": "photos that EXIF says to turn or mirror; left as they are stored",
+    "lone_labels": "labels without a photo; left out",
+    "repeated_names": "names that a list has twice; taken once",
+    "validation_in_training": "validation images in the training list; left out of training",
+    "listed_without_mask": "listed images without a mask, as neither SegmentationClassAug nor SBD is here",
+    "without_sbd": "training images short of the usual 10,582: VOC is here without the masks of SBD",
+    "missing_sbd_lists": "lists of SBD that are not there; train.txt and val.txt give the usual 10,582",
     "blank_ids": "rows of the label table with a blank id; objects of that category may go unmapped",
 }
 

@@ -12,7 +12,7 @@ from scannet_css.raw.scannet_files import LABELS, SUFFIXES, ScanFiles, read_scan
 from scannet_css.raw.scannet_labels import LABEL_MAP, labels_by_id, labels_by_object, read_label_map
 
 SPLITS = ("train", "val", "test")
-_SCAN_NAME = re.compile(r"scene[0-9]{4}_[0-9]{2}")
+SCAN_NAME = re.compile(r"scene[0-9]{4}_[0-9]{2}")
 OFFICIAL_LISTS = Path(__file__).parent / "splits"
 _MOST_UNKNOWN = 3  # different ids outside NYU40 in one scan
 
@@ -20,7 +20,7 @@ _MOST_UNKNOWN = 3  # different ids outside NYU40 in one scan
 def matches(path: Path) -> bool:
     """Whether folders named like scans lie in `path` or in its scans/ or scans_test/."""
     return path.is_dir() and any(
-        _SCAN_NAME.fullmatch(folder.name) and folder.is_dir()
+        SCAN_NAME.fullmatch(folder.name) and folder.is_dir()
         for place in _places(path)
         for folder in place.iterdir()
     )
@@ -58,7 +58,7 @@ class ScanNetReader:
     def find(self) -> Found:
         """The listed scans that are there, sorted. Raises InputError if there are none, or for bad lists."""
         folders = find_scans(self.scans)
-        split_of = _read_lists(self.scans)
+        split_of = read_lists(self.scans)
         table = (self.label_map.path,) if self.label_map else ()
         sources = [
             Source(name, split_of[name], (*scan_files(folder), *table))
@@ -134,7 +134,7 @@ def find_scans(scans: Path) -> dict[str, Path]:
     folders: dict[str, Path] = {}
     for place in _places(scans):
         for folder in sorted(place.iterdir()):
-            if _SCAN_NAME.fullmatch(folder.name) and folder.is_dir():
+            if SCAN_NAME.fullmatch(folder.name) and folder.is_dir():
                 if folder.name in folders:
                     raise InputError(
                         f"{folder}: the scan is also at {folders[folder.name]}; expected it once"
@@ -145,7 +145,7 @@ def find_scans(scans: Path) -> dict[str, Path]:
     return folders
 
 
-def _read_lists(scans: Path) -> dict[str, str]:
+def read_lists(scans: Path) -> dict[str, str]:
     """The split of every listed scan."""
     lists = [place / f"scannetv2_{split}.txt" for place in _places(scans) for split in SPLITS]
     lists = [path for path in lists if path.is_file()] or [
@@ -160,7 +160,7 @@ def _read_lists(scans: Path) -> dict[str, str]:
             name = line.strip()
             if not name:
                 continue
-            if not _SCAN_NAME.fullmatch(name):
+            if not SCAN_NAME.fullmatch(name):
                 raise InputError(f"{path}:{number}: {name!r}; expected a name like scene0000_00")
             if name in split_of:
                 raise InputError(f"{path}:{number}: {name} is listed twice, before in {split_of[name]}")

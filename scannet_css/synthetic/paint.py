@@ -33,26 +33,42 @@ def shaded(base: Finish, factor: float) -> Finish:
 
 def paint(mesh: Mesh, normals: np.ndarray, patches: list[Patch], rng: np.random.Generator) -> np.ndarray:
     """Colours (P, 3) uint8: finish and texture of each patch, soft light, exposure, sensor noise."""
-    base = np.array([patch.finish.colour for patch in patches])[mesh.patch]
-    names = np.array([patch.finish.texture for patch in patches])
-    factor = np.ones((len(base), 1))
-    offset = np.zeros_like(base)
-    # every patch has its own phase, so that two objects of one material never look alike
-    phase = rng.uniform(0, 2 * np.pi, (len(patches), 4))
-    for name, texture in TEXTURES.items():
-        rows = np.flatnonzero((names == name)[mesh.patch])
-        if rows.size:
-            scale, shift = texture(mesh.points[rows], mesh.position[rows], phase[mesh.patch[rows]], rng)
-            factor[rows] = scale
-            offset[rows] = shift
-    colour = base * factor + offset
-    colour *= _light(mesh.points, normals, rng)[:, None]
+    colour = textured(mesh.points, mesh.position, mesh.patch, patches, phases(patches, rng), rng)
+    colour *= light(mesh.points, normals, rng)[:, None]
     colour *= rng.normal(1.0, 0.03, 3) * rng.uniform(0.85, 1.12)
     colour += rng.normal(0, 5.0, (len(colour), 1)) + rng.normal(0, 2.5, colour.shape)
     return np.clip(np.rint(colour), 0, 255).astype(np.uint8)
 
 
-def _light(points: np.ndarray, normals: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def phases(patches: list[Patch], rng: np.random.Generator) -> np.ndarray:
+    """A phase (patches, 4) of each patch's own, so that two objects of one material never look alike."""
+    return rng.uniform(0, 2 * np.pi, (len(patches), 4))
+
+
+def textured(
+    points: np.ndarray,
+    position: np.ndarray,
+    patch: np.ndarray,
+    patches: list[Patch],
+    phase: np.ndarray,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Colours (P, 3) float64 of finish and texture alone, at points (P, 3) of the patches `patch` (P,), where
+    position (P, 2) is in metres along the patch's axes; `rng` gives the grain."""
+    base = np.array([patch.finish.colour for patch in patches])[patch]
+    names = np.array([patch.finish.texture for patch in patches])
+    factor = np.ones((len(base), 1))
+    offset = np.zeros_like(base)
+    for name, texture in TEXTURES.items():
+        rows = np.flatnonzero((names == name)[patch])
+        if rows.size:
+            scale, shift = texture(points[rows], position[rows], phase[patch[rows]], rng)
+            factor[rows] = scale
+            offset[rows] = shift
+    return base * factor + offset
+
+
+def light(points: np.ndarray, normals: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Ambient light from above, one lamp or window side, darker towards the floor and in blotches."""
     side = rng.uniform(0, 2 * np.pi)
     facing = normals[:, 2] * 0.12 + (normals[:, 0] * np.cos(side) + normals[:, 1] * np.sin(side)) * 0.13

@@ -8,7 +8,9 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -62,13 +64,24 @@ def make_scan(seed: int, split: str, index: int, vertices: int = 130_000) -> Mad
     return scan_room(make_room(seed, STREAMS[split], index, rng), vertices, rng)
 
 
-def write_scan(scan: MadeScan, folder: Path) -> None:
-    """Writes the five raw files of a scan into `folder`, named as the scan; it is whole or absent."""
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder that takes the name `folder` when all is written; after an error nothing is left."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    name, labels = folder.name, scan.nyu40()
-    temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".tmp", dir=folder.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
     try:
         temporary.chmod(0o755)
+        yield temporary
+        os.replace(temporary, folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def write_scan(scan: MadeScan, folder: Path) -> None:
+    """Writes the five raw files of a scan into `folder`, named as the scan; it is whole or absent."""
+    name, labels = folder.name, scan.nyu40()
+    with whole_folder(folder) as temporary:
         _write_ply(temporary / f"{name}_vh_clean_2.ply", scan.points, scan.colours, scan.faces)
         _write_ply(
             temporary / f"{name}_vh_clean_2.labels.ply",
@@ -80,10 +93,6 @@ def write_scan(scan: MadeScan, folder: Path) -> None:
         _write_segments(temporary / f"{name}_vh_clean_2.0.010000.segs.json", name, scan)
         _write_aggregation(temporary / f"{name}.aggregation.json", name, scan)
         _write_info(temporary / f"{name}.txt", scan)
-        os.replace(temporary, folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
 
 
 def _write_ply(path: Path, points, colours, faces, labels=None) -> None:
@@ -189,7 +198,7 @@ def make_set(
         split: [scan_name(split, k) for k in range(count)]
         for split, count in (("train", train), ("val", val))
     }
-    _check_settings(out, seed, vertices)
+    check_settings(out, _settings(seed, vertices))
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / SETTINGS_FILE, _settings(seed, vertices) | {"train": train, "val": val})
     write_atomic(out / "scannetv2-labels.combined.tsv", label_map())
@@ -201,7 +210,7 @@ def make_set(
         for k, name in enumerate(scans)
         if not (out / name).is_dir()
     ]
-    _make_missing(missing, workers)
+    make_missing(_make_one, missing, workers, "scan")
     return len(missing)
 
 
@@ -214,7 +223,8 @@ def _settings(seed: int, vertices: int) -> dict:
     }
 
 
-def _check_settings(out: Path, seed: int, vertices: int) -> None:
+def check_settings(out: Path, settings: dict) -> None:
+    """Raises InputError if `out` holds scans that were made otherwise than with `settings`."""
     path = out / SETTINGS_FILE
     if not path.exists():
         if out.is_dir() and any(out.glob("scene*")):
@@ -226,7 +236,7 @@ def _check_settings(out: Path, seed: int, vertices: int) -> None:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         raise InputError(f"{path}: not JSON; expected the settings of a synthetic set") from None
-    for key, value in _settings(seed, vertices).items():
+    for key, value in settings.items():
         if found.get(key) != value:
             raise InputError(
                 f"{path}: made with {key} {found.get(key)!r}, asked for {value!r}; choose another folder"
@@ -237,16 +247,17 @@ def _make_one(seed: int, split: str, index: int, vertices: int, folder: Path) ->
     write_scan(make_scan(seed, split, index, vertices), folder)
 
 
-def _make_missing(jobs: list[tuple], workers: int) -> None:
-    bar = tqdm(total=len(jobs), desc="scans", unit="scan", disable=None)
+def make_missing(make_one: Callable, jobs: list[tuple], workers: int, unit: str) -> None:
+    """Calls `make_one` with each of `jobs`, in `workers` processes; a bar counts them."""
+    bar = tqdm(total=len(jobs), desc=f"{unit}s", unit=unit, disable=None)
     if min(workers, len(jobs)) <= 1:
         for job in jobs:
-            _make_one(*job)
+            make_one(*job)
             bar.update()
     else:
         with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn")) as pool:
             try:
-                for future in as_completed([pool.submit(_make_one, *job) for job in jobs]):
+                for future in as_completed([pool.submit(make_one, *job) for job in jobs]):
                     future.result()
                     bar.update()
             except BaseException:

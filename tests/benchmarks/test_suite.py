@@ -286,7 +286,9 @@ def test_a_bad_suite_file_is_one_line(old, new, message, suite, tmp_path):
 
 def test_the_official_suite_names_every_protocol_and_method():
     runs = read_suite(ROOT / "benchmarks" / "suite.toml", ROOT)
-    assert {run.protocol for run in runs} == set(protocol_names())
+    images = ("voc/", "ade20k/", "camvid/")  # theirs come with the networks for images
+    points = {name for name in protocol_names() if not name.startswith(images)}
+    assert {run.protocol for run in runs if not run.protocol.startswith(images)} == points
     ours = {name for name in method_names() if find_method(name).__module__.startswith("baselines.")}
     for data, protocol in (("study", "scannet/s0-15-5"), ("scannet", "scannet/s1-15-1")):
         of_protocol = [run for run in runs if run.data.name == data and run.protocol == protocol]

@@ -1,0 +1,1 @@
+"""Raw images, one reader a data set, and what they share."""
