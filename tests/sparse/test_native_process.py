@@ -218,7 +218,10 @@ def test_an_interrupted_step_ends():
         [
             sys.executable,
             "-c",
-            STEP + "torch.set_num_threads(2)\nstep()\nprint('runs', flush=True)\nwhile True: step()",
+            # a test run in the background ignores Ctrl-C, and so would its children
+            "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+            + STEP
+            + "torch.set_num_threads(2)\nstep()\nprint('runs', flush=True)\nwhile True: step()",
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -227,7 +230,10 @@ def test_an_interrupted_step_ends():
     )
     assert process.stdout.readline() == "runs\n"
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
+    try:
+        _, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode == -signal.SIGINT
     assert errors.rstrip().endswith("KeyboardInterrupt")
 
