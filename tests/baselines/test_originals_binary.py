@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from tests.baselines.originals import assert_original, golden, leaf, places, rows, step_of
 
 from baselines.dkd import DKD, binary_of_channels
 from baselines.ilt import ILT
@@ -14,6 +13,7 @@ from baselines.ssul import SSUL, confident_labels
 from scannet_css.methods.losses import binary_cross_entropy
 from scannet_css.network import Output, grow
 from scannet_css.network.minkunet import Level
+from tests.baselines.originals import assert_original, golden, leaf, places, rows, step_of
 
 
 def classifier(weight, bias):

@@ -4,12 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tests.baselines.originals import IMAGES, assert_original, golden, leaf, places, rows, step_of
 
 from baselines.plop3d import PLOP3D
 from baselines.rcil import RCIL
 from scannet_css.network import Output
 from scannet_css.network.minkunet import Level
+from tests.baselines.originals import IMAGES, assert_original, golden, leaf, places, rows, step_of
 
 PLOP_WEIGHTS = {"voc_15_1": (0.01, 0.0005), "voc_15_5": (0.01, 0.0005), "ade_100_50": (0.001, 1e-5)}
 RCIL_WEIGHTS = {"voc_15_1": (0.01, 0.0005), "voc_15_5": (0.01, 0.0005), "ade_100_50": (5e-6, 5e-7)}

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from tests.baselines.originals import METHODS, golden
 
 from baselines.ewc import EWC
 from baselines.pi import PI
 from baselines.rw import RW
+from tests.baselines.originals import METHODS, golden
 
 MAKE = {
     "ewc": lambda: EWC(weight=1.0, fisher="running"),

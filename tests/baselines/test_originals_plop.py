@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from tests.baselines.originals import assert_original, golden, leaf, places, rows, step_of
 
 from baselines.plop3d import PLOP3D
 from baselines.pseudo import Pseudo
@@ -19,6 +18,7 @@ from scannet_css.methods.pseudo_labels import (
     uncertainty_and_prediction,
 )
 from scannet_css.network import Output
+from tests.baselines.originals import assert_original, golden, leaf, places, rows, step_of
 
 HISTOGRAMS = ("hist_edge", "hist_few_bins", "hist_spread", "hist_bins20")
 

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from tests.baselines.originals import assert_original, golden, leaf, step_of
 
 from baselines.cfsseg import CFSSeg
 from baselines.ewc import EWC
@@ -18,6 +17,7 @@ from baselines.lwf import LwF
 from scannet_css.methods.losses import cross_entropy_of_answers
 from scannet_css.methods.neighbours import relations, uncertainty
 from scannet_css.network import grow
+from tests.baselines.originals import assert_original, golden, leaf, step_of
 
 IGNORE = 255
 CLOUDS = ("two_step_s3dis", "two_step_scannet", "middle_step", "last_of_many")

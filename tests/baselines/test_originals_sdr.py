@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from tests.baselines.originals import assert_original, cases, golden, leaf, places, rows, step_of
 
 from baselines.sdr import SDR, TERMS, attraction, old_classes
 from scannet_css.network import Output
+from tests.baselines.originals import assert_original, cases, golden, leaf, places, rows, step_of
 
 CASES = cases("sdr")
 
