@@ -5,11 +5,12 @@ Every step adds a branch, features of its own, and on it a head of its classes a
 is head 0's plus all residuals where these are negative. Loss: SSUL's binary cross-entropy on pseudo-labels
 (sigmoid at least `confidence`), old classes without gradient + `background_weight` * binary cross-entropy of
 the new residual, target 0, at voxels of new classes + `triplet_weight` * mean over background of max(0, (1 -
-s)^2 - s^2), s the sigmoid of background + `feature_weight` * mean squared difference of earlier branches of
+s)^2 - s^2), s the sigmoid of the new
+residual + `feature_weight` * mean squared difference of earlier branches of
 student and teacher at background + `old_weight` * binary cross-entropy of the earlier heads against the
 teacher's. Batch norm statistics are frozen; step 0 is trained with binary cross-entropy.
 
-Against the original: the terms are compared in tests/baselines/test_barm.py. Different: branch 0 is the
+Against the original: logits and terms exact to 1e-9. Different: branch 0 is the
 network's own features instead of a convolution on them, and the branch of a step, a 3^3 sparse convolution
 with batch norm and ReLU, starts as what gives these, as theirs starts as the first one's copy; one learning
 rate, where theirs is a tenth in the backbone; a mean over background is over labelled voxels. The network
@@ -47,12 +48,13 @@ class BARM(BinaryMethod):
             old_raw, old_branches = [old.logits], []
         else:
             old_raw, old_branches = step.teacher.final.parts(old.extra)
+        raw = [wide(each) for each in raw]
         logits = joined(raw, training=True)
         labels = confident_labels(batch.labels, old.logits, self.confidence)
         terms = LossTerms()
         terms["ce"] = binary_cross_entropy(without_old_classes(logits, step.old_channels), labels)
         terms["background"] = self.background_weight * residual_at_new(raw[-1][:, 0], batch.labels)
-        terms["triplet"] = self.triplet_weight * triplet(logits[:, 0], batch.labels)
+        terms["triplet"] = self.triplet_weight * triplet(raw[-1][:, 0], batch.labels)
         shared = [new.features, *branches[: len(old_branches)]], [old.features, *old_branches]
         terms["features"] = self.feature_weight * kept_background(*shared, batch.labels)
         terms["old"] = self.old_weight * sum(
@@ -72,9 +74,9 @@ def residual_at_new(residual: Tensor, labels: Tensor) -> Tensor:
     return mean_over((F.softplus(wide(residual)) * is_class).sum(), is_class.sum())
 
 
-def triplet(background: Tensor, labels: Tensor) -> Tensor:
+def triplet(residual: Tensor, labels: Tensor) -> Tensor:
     """max(0, (1 - s)^2 - s^2) of the sigmoid s of logits (N,), mean over background."""
-    s, is_background = wide(background).sigmoid(), labels == 0
+    s, is_background = wide(residual).sigmoid(), labels == 0
     apart = ((1 - s).square() - s.square()).relu()
     return mean_over((apart * is_background).sum(), is_background.sum())
 

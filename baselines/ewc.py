@@ -32,6 +32,7 @@ class EWC(SeparateHead, PathMethod):
         "exact",
         "exact (the paper's, in one pass after each step) or running (the public 2D code's)",
         choices=("exact", "running"),
+        since="0.2.0",
     )
 
     def __post_init__(self):

@@ -44,7 +44,10 @@ class GUA(Method):
     )
     dropout: float = option(0.3, "share of the teacher's features that is dropped", least=0, most=0.99)
     labels: str = option(
-        "words", "pseudo-labels as the paper says or as the code is", choices=("words", "published")
+        "words",
+        "pseudo-labels as the paper says or as the code is",
+        choices=("words", "published"),
+        since="0.2.0",
     )
 
     def loss(self, step, batch, new, old):

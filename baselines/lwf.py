@@ -31,6 +31,7 @@ class LwF(Method):
         "2d",
         "2d, 3dpc-ciss (without background's row) or 3dpc-ciss-published (background is the last base class)",
         choices=("2d", "3dpc-ciss", "3dpc-ciss-published"),
+        since="0.2.0",
     )
 
     def classification(self, step, batch, new, old):

@@ -42,6 +42,7 @@ class Pseudo(Method):
         "how a class's threshold is found: published (as coded; keeps every voxel of a class with more than"
         " 9,900) or true (the median; keeps half)",
         choices=tuple(MEDIANS),
+        since="0.2.0",
     )
     smallest_threshold: float = option(
         0.001, "least threshold of a pseudo-label's uncertainty", least=0, most=1

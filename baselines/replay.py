@@ -94,6 +94,7 @@ class ReplayMethod(MemoryMethod):
         "unbiased",
         "unbiased: background stands for what a scene does not show; plain: for itself",
         choices=("unbiased", "plain"),
+        since="0.2.0",
     )
 
     def classification(self, step, batch, new, old):

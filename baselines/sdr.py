@@ -45,7 +45,10 @@ class SDR(MiB):
     repulsion_weight: float = option(0.001, "weight of the nearness of classes", least=0)
     sparsity_weight: float = option(0.001, "weight of the density of features", least=0)
     reading: str = option(
-        "rows", "features read voxel by voxel, or mixed up as in the code", choices=("rows", "published")
+        "rows",
+        "features read voxel by voxel, or mixed up as in the code",
+        choices=("rows", "published"),
+        since="0.2.0",
     )
 
     def __post_init__(self):

@@ -17,10 +17,12 @@ def option(
     above: float | None = None,
     most: float | None = None,
     choices: tuple[str, ...] = (),
+    since: str = "",
 ) -> Any:
     """A dataclass field that is an option. `check_options` refuses values below `least`, up to `above`,
-    beyond `most` or not among `choices`."""
-    limits = {"least": least, "above": above, "most": most, "choices": choices}
+    beyond `most` or not among `choices`. `since`: the version that an option came with, which records of
+    earlier ones lack."""
+    limits = {"least": least, "above": above, "most": most, "choices": choices, "since": since}
     return field(default=default, metadata={"help": help, **limits})
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from pandas import DataFrame
 
+import scannet_css
 from scannet_css.errors import InputError
 from scannet_css.files import digest
 from scannet_css.leaderboard.rows import SELF_REPORTED, VALUES
@@ -203,7 +204,7 @@ def _check_settings(row: ReportedRow) -> None:
     read(dict[str, OptionValue], settings, "settings")
     shown = json.dumps(settings, sort_keys=True, separators=(",", ":"))
     require(shown == row.cells["settings"], "settings", row.cells["settings"], f"expected the form {shown}")
-    check_settings(row.method, settings)
+    check_settings(row.method, settings, scannet_css.__version__)
 
 
 def _check_protocol(cells: dict[str, str]) -> Protocol:

@@ -98,7 +98,7 @@ class Step:
 class Method:
     """Base class. As it stands: cross-entropy on the labels a step shows."""
 
-    name: ClassVar[str]
+    name: ClassVar[str] = "without a name"  # who sets it is registered under it
     needs_teacher: ClassVar[bool] = True
     head_start: ClassVar[str] = "background"  # how new outputs begin; see network.grow
     offline: ClassVar[bool] = False  # trained on all classes in a single step: the upper bound
@@ -117,7 +117,7 @@ class Method:
 
     def __post_init__(self) -> None:
         """Raises InputError for a setting out of its option's limits."""
-        check_options(self, f"method {getattr(self, 'name', type(self).__name__)!r}: ")
+        check_options(self, f"method {self.name!r}: ")
 
     def check(self, protocol: Protocol, manifest: Manifest) -> None:
         """Raises InputError if the method cannot run on these data; called before anything is trained."""

@@ -24,6 +24,7 @@ class SeparateHead(Method):
         "new outputs are trained with the old ones (joined), or as in 3DPC-CISS with a background of their"
         " own (separate)",
         choices=("joined", "separate"),
+        since="0.2.0",
     )
 
     def adapt(self, step):

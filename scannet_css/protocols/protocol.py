@@ -218,9 +218,11 @@ def load_protocol(name: str | Path) -> Protocol:
     matches = [long for long, names in shipped.items() if str(name) in names]
     if len(matches) != 1:
         hint = did_you_mean(str(name), [word for names in shipped.values() for word in names])
+        folder = str(name).split("/")[0]
+        near = [long for long in shipped if long.startswith(f"{folder}/")]
+        known = near or [f"{each}/..." for each in dict.fromkeys(long.split("/")[0] for long in shipped)]
         raise InputError(
-            f"protocol {str(name)!r} is not known{hint}; expected {', '.join(shipped)} or a path ending in "
-            ".json"
+            f"protocol {str(name)!r} is not known{hint}; expected {', '.join(known)} or a path.json"
         )
     return _read(SHIPPED / f"{matches[0]}.json")
 

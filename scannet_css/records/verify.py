@@ -65,23 +65,31 @@ def check_day(field: str, day: str) -> None:
     require(day <= latest, field, day, "expected a day that is not in the future")
 
 
-def check_settings(name: str, settings: Mapping) -> None:
-    """Raises InputError unless a method of the suite knows these settings; others may have any."""
+def check_settings(name: str, settings: Mapping, version: str) -> None:
+    """Raises InputError unless a method of the suite knows these settings; others may have any. What
+    `version` of the package made may lack options that came later."""
     if name not in method_names():
         return
     method = find_method(name)
-    known = [option.name for option in options_of(method)]
+    known = {option.name: option.metadata["since"] for option in options_of(method)}
     for key in settings:
         require(
             key in known, f"method.settings.{key}", settings[key], f"expected {', '.join(known) or 'none'}"
         )
-    for key in known:
-        require(key in settings, f"method.settings.{key}", None, f"missing, a setting of {name}")
+    for key, since in known.items():
+        came_later = _numbers(version) < _numbers(since)
+        require(
+            came_later or key in settings, f"method.settings.{key}", None, f"missing, a setting of {name}"
+        )
     method(**settings)
 
 
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)))
+
+
 def _check_method(record: Record) -> None:
-    check_settings(record.method.name, record.method.settings)
+    check_settings(record.method.name, record.method.settings, record.environment.package)
     if record.method.name in method_names() and len(record.protocol.steps) > 1:
         offline = find_method(record.method.name).offline
         rule = f"expected {'1' if offline else len(record.protocol.steps)} for {record.method.name}"
@@ -107,8 +115,7 @@ def _check_steps(record: Record, protocol: Protocol) -> None:
 
 def _check_environment(record: Record) -> None:
     version, own = record.environment.package, scannet_css.__version__
-    numbers = [tuple(map(int, re.findall(r"\d+", text))) for text in (version, own)]
-    known = re.fullmatch(r"\d{1,4}\.\d{1,4}\.\d{1,4}", version) and numbers[0] <= numbers[1]
+    known = re.fullmatch(r"\d{1,4}\.\d{1,4}\.\d{1,4}", version) and _numbers(version) <= _numbers(own)
     require(bool(known), "environment.package", version, f"expected a version of scannet-css up to {own}")
 
 

@@ -179,24 +179,24 @@ class CoordinateManager:
         """The map of a convolution from the level `stride` to `stride * kernel_stride`."""
         name = (stride, kernel_size, kernel_stride, dilation)
         if name not in self._maps:
-            with _building():
-                table = self._table(stride, kernel_size, kernel_stride, dilation)
+            if kernel_size == 1:  # the rows themselves are nothing to build
+                keys = self.keys(stride)
+                table = torch.arange(len(keys), dtype=torch.int32, device=keys.device)[None]
+            else:
+                with _building():
+                    table = self._table(stride, kernel_size, kernel_stride, dilation)
+                self._count("map", *name)
             output_stride = stride * kernel_stride
             inputs, outputs = self.keys(stride), self.keys(output_stride)
             geometry = Geometry(inputs, outputs, stride, output_stride, kernel_size, dilation)
             is_centred = kernel_stride == 1
             self._maps[name] = KernelMap(table, len(inputs), is_centred, geometry)
-            if kernel_size > 1:  # the rows themselves are nothing to build
-                self._count("map", *name)
         return self._maps[name]
 
     def _count(self, *name: Any) -> None:
         self.built[name] = self.built.get(name, 0) + 1
 
     def _table(self, stride: int, kernel_size: int, kernel_stride: int, dilation: int) -> Tensor:
-        if kernel_size == 1:
-            keys = self.keys(stride)
-            return torch.arange(len(keys), dtype=torch.int32, device=keys.device)[None]
         if kernel_stride == kernel_size == 2:
             return self._children_table(stride)
         if kernel_stride == 1:

@@ -32,7 +32,8 @@ ALL = [name for name in method_names() if find_method(name).__module__.startswit
 INCREMENTAL = [name for name in ALL if not find_method(name).offline and find_method(name).trains]
 # Terms that are means over labelled voxels, or over what is derived from labels.
 OF_LABELS = {"ce", "lgkd", "similarity", "matching", "attraction", "repulsion", "contrast", "triplet"}
-FAINT = {"adapter": 0.01}  # its uncertainty is 0 where a network is sure
+# adapter: its uncertainty is 0 where a network is sure; barm: its triplet, where the residual says background
+FAINT = {"adapter": 0.01, "barm": -1.0}
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "css_losses.npz", allow_pickle=False)
 
 
@@ -156,6 +157,9 @@ def test_new_outputs_begin_as_the_method_says(name):
         mine, before = mine.softmax(1), before.softmax(1)
         assert (mine[:, 1:4] - before[:, 1:]).abs().max() < 1e-6
         assert (mine[:, [0, 4, 5]] - before[:, :1] / 3).abs().max() < 1e-6
+    elif find_method(name).head_start == "branch":  # its residual may only take from background
+        torch.testing.assert_close(mine[:, 1:4], before[:, 1:], rtol=1e-4, atol=1e-4)
+        assert (mine[:, 0] <= before[:, 0] + 1e-4).all() and (mine[:, 0] < before[:, 0] - 0.01).any()
     else:
         torch.testing.assert_close(mine[:, :4], before, rtol=1e-4, atol=1e-4)
 
